@@ -1,0 +1,118 @@
+"""Fit an intervention by gradient ascent on Eq. 9 of the activation-scaling paper. The model's weights stay as they are."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+from transformer_lens.model_bridge import TransformerBridge
+
+from helpers.interventions import Intervention
+from helpers.models import last_logits
+from helpers.objective import Objective
+from helpers.settings import SETTINGS
+from helpers.tasks import Prompts
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A fitted intervention, and how the fit went.
+
+    Attributes:
+        intervention: with its learned θ.
+        objective: what was maximised.
+        history: one entry a step: epoch, E_m, F, M_1 and psi before the step.
+        seconds: wall-clock time of the fit.
+    """
+
+    intervention: Intervention
+    objective: Objective
+    history: list[dict[str, float]]
+    seconds: float
+
+
+def fit(
+    model: TransformerBridge,
+    intervention: Intervention,
+    prompts: Prompts,
+    objective: Objective,
+    *,
+    learning_rate: float,
+    epochs: int = 25,
+    batch_size: int | None = None,
+    seed: int = 0,
+    initial_std: float = 1e-5,
+) -> Fit:
+    """Learn θ with Adam, starting from N(0, initial_std²) (section 3.3 and appendix A.1, activation scaling).
+
+    Both signs of β go through the model in one batch; the base distribution is computed once; of the logits only the
+    last position's are.
+
+    Args:
+        model: frozen; see ``helpers.models.load_model``.
+        intervention: its θ is drawn afresh, then learned in place.
+        prompts: training prompts, of the length that the intervention is tied to.
+        objective: Ψ of Eq. 9.
+        learning_rate: of Adam. The paper takes 1e-3 for ActivScalar and 1e-4 for SteerVec.
+        epochs: passes over the prompts.
+        batch_size: prompts a step; None takes all of them.
+        seed: of the initial θ and the order of prompts.
+        initial_std: standard deviation of the initial θ.
+
+    Raises:
+        ValueError: a learning rate, number of epochs or batch size that is not positive; an intervention made for
+            another model or prompt length.
+        FloatingPointError: the objective or its gradient is not finite; θ is left at its last finite value.
+    """
+    for name, value in (("learning_rate", learning_rate), ("epochs", epochs), ("batch_size", batch_size or len(prompts))):
+        if not value > 0:
+            raise ValueError(f"{name} = {value} must be positive.")
+    start = time.perf_counter()
+    intervention.to(prompts.tokens.device)
+    intervention.reset(seed, initial_std)
+    size = min(batch_size or len(prompts), len(prompts))
+    with torch.no_grad():
+        base = torch.cat([last_logits(model, chunk) for chunk in prompts.tokens.split(size)])
+    order = torch.Generator().manual_seed(seed)
+    optimizer = torch.optim.Adam(intervention.parameters(), lr=learning_rate)
+    history = []
+    for epoch in tqdm(range(epochs), desc=type(intervention).__name__, unit="epoch", leave=False, disable=not bars_wanted()):
+        for rows in torch.randperm(len(prompts), generator=order).split(size):
+            terms = step(model, intervention, prompts.at(rows), base[rows.to(base.device)], objective, optimizer)
+            history.append({"epoch": epoch, **{name: term.item() for name, term in terms.items()}})
+    return Fit(intervention, objective, history, time.perf_counter() - start)
+
+
+def step(
+    model: TransformerBridge,
+    intervention: Intervention,
+    prompts: Prompts,
+    base: Tensor,
+    objective: Objective,
+    optimizer: torch.optim.Optimizer,
+) -> dict[str, Tensor]:
+    """One step of gradient ascent on Ψ; returns the terms of Ψ before the step."""
+    beta = base.new_ones(len(prompts))
+    with intervention.applied(model, torch.cat([beta, -beta])):
+        plus, minus = last_logits(model, prompts.tokens.repeat(2, 1)).chunk(2)
+    terms = objective.terms(intervention.vec(), plus, minus, base, prompts.correct, prompts.wrong)
+    optimizer.zero_grad()
+    (-terms["psi"]).backward()
+    finite = all(theta.grad is None or theta.grad.isfinite().all() for theta in intervention.parameters())
+    if not (finite and terms["psi"].isfinite()):
+        raise FloatingPointError(
+            "the objective or its gradient is no longer finite: "
+            + ", ".join(f"{name} = {term.item():.4g}" for name, term in terms.items())
+            + ". Lower the learning rate, the margin or the initial standard deviation."
+        )
+    optimizer.step()
+    return terms
+
+
+def bars_wanted() -> bool:
+    """Progress is shown in terminals and live notebooks, never in published pages."""
+    return SETTINGS.progress == "auto" and (sys.stderr.isatty() or "ipykernel" in sys.modules)

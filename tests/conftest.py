@@ -1,0 +1,116 @@
+"""Fixtures: tiny random models of the papers' architectures and of the embedded one, in float64; the embedded model."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformer_lens.model_bridge import TransformerBridge
+from transformers import (
+    AutoTokenizer,
+    GPT2Config,
+    GPT2LMHeadModel,
+    GPTNeoConfig,
+    GPTNeoForCausalLM,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
+
+from helpers.models import freeze, load_model
+
+WORDS = 101
+SHARED = {"vocab_size": WORDS, "bos_token_id": 0, "eos_token_id": 0}
+ARCHITECTURES = {
+    "gpt2": (GPT2LMHeadModel, GPT2Config(n_layer=2, n_head=4, n_embd=32, n_positions=64, **SHARED)),
+    "EleutherAI/gpt-neo-1.3B": (
+        GPTNeoForCausalLM,
+        GPTNeoConfig(
+            num_layers=2,
+            num_heads=4,
+            hidden_size=32,
+            intermediate_size=64,
+            max_position_embeddings=64,
+            attention_types=[[["global", "local"], 1]],
+            **SHARED,
+        ),
+    ),
+    "EleutherAI/pythia-1.4b": (
+        GPTNeoXForCausalLM,
+        GPTNeoXConfig(
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            hidden_size=32,
+            intermediate_size=64,
+            max_position_embeddings=64,
+            **SHARED,
+        ),
+    ),
+    "HuggingFaceTB/SmolLM2-135M-Instruct": (
+        LlamaForCausalLM,
+        LlamaConfig(
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,  # grouped-query attention
+            hidden_size=32,
+            intermediate_size=64,
+            max_position_embeddings=64,
+            **SHARED,
+        ),
+    ),
+}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--paper", action="store_true", help="run the tests that fetch the papers' models from the hub")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    no_gpu = pytest.mark.skip(reason="no CUDA device")
+    no_hub = pytest.mark.skip(reason="fetches the papers' models; run with --paper where the hub is reachable")
+    for item in items:
+        if "gpu" in item.keywords and not torch.cuda.is_available():
+            item.add_marker(no_gpu)
+        if "paper" in item.keywords and not config.getoption("--paper"):
+            item.add_marker(no_hub)
+
+
+@pytest.fixture(scope="session")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory):
+    """A tokenizer of whole words w1 … w100, each with or without a space in front; <bos> is 0."""
+    words = Tokenizer(models.WordLevel({"<bos>": 0} | {f"w{i}": i for i in range(1, WORDS)}, unk_token="<bos>"))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    folder = tmp_path_factory.mktemp("tokenizer")
+    special = {name: "<bos>" for name in ("bos_token", "eos_token", "pad_token", "unk_token")}
+    PreTrainedTokenizerFast(tokenizer_object=words, **special).save_pretrained(folder)
+    return AutoTokenizer.from_pretrained(folder)
+
+
+def random_model(architecture: str, tokenizer, seed: int = 0) -> TransformerBridge:
+    """A two-layer random model in float64, with every weight away from its neutral value (biases and norms too)."""
+    kind, config = ARCHITECTURES[architecture]
+    config._attn_implementation = "eager"
+    torch.manual_seed(seed)
+    hf = kind(config).double().eval()
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in hf.parameters():
+            # Fresh models have zero biases and unit norm weights, which would hide a term that is left out.
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
+    return freeze(
+        TransformerBridge.boot_transformers(architecture, hf_model=hf, tokenizer=tokenizer, device="cpu", dtype=torch.float64)
+    )
+
+
+@pytest.fixture(scope="session", params=ARCHITECTURES, ids=lambda name: name.split("/")[-1])
+def tiny(request: pytest.FixtureRequest, tokenizer) -> TransformerBridge:
+    """One tiny random model of each architecture; tests must leave it as they found it."""
+    return random_model(request.param, tokenizer)
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> TransformerBridge:
+    """The embedded model."""
+    return load_model("smollm2", device="cpu")
