@@ -1,0 +1,30 @@
+"""What a chapter hands to other pages of the book."""
+
+from __future__ import annotations
+
+from html import escape
+
+from IPython.core.pylabtools import print_figure
+from IPython.display import HTML
+from matplotlib.figure import Figure
+from myst_nb import glue
+
+
+def glue_figure(key: str, figure: Figure, *, alt: str) -> None:
+    """Keep a figure under a name, for any page to show with ``{glue:} key`` and ``:doc:``.
+
+    A figure glued as it is would come out on the other page without a text for those who do not see it, and its file may
+    be missing there; as HTML with the picture inside it carries both along.
+
+    Args:
+        key: the name.
+        figure: what to show.
+        alt: what the figure shows, in words.
+
+    Raises:
+        ValueError: the text is empty.
+    """
+    if not alt.strip():
+        raise ValueError(f"figure {key!r} needs a text that says what it shows.")
+    picture = print_figure(figure, "png", base64=True)
+    glue(key, HTML(f'<img src="data:image/png;base64,{picture}" alt="{escape(alt)}">'), display=False)

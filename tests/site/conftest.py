@@ -1,0 +1,145 @@
+"""Fixtures: the site, built once in the profile smoke; a browser that may ask no other host; a visit to every page."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import cache, partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, Route, sync_playwright
+from sphinx_external_toc.parsing import parse_toc_yaml
+
+ROOT = Path(__file__).parents[2]
+PAGES = list(parse_toc_yaml(ROOT / "book" / "_toc.yml"))
+WIDTHS = (390, 1280)  # pixels: a phone, a laptop
+SCHEMES = ("file", "http")
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+         "--disable-component-update", "--disable-sync")  # fmt: skip
+
+
+@dataclass
+class Visit:
+    """What happened when a page was opened, and what it held once it was drawn."""
+
+    outside: list[str] = field(default_factory=list)  # requests to another host, all refused
+    failed: list[str] = field(default_factory=list)  # requests that brought nothing
+    console: list[str] = field(default_factory=list)  # errors
+    facts: dict = field(default_factory=dict)
+
+
+# Asked of every page in one go, since a page takes longer to open than to look at.
+FACTS = r"""async () => {
+  if (window.MathJax?.startup) await MathJax.startup.promise;
+  await document.fonts.ready;
+  const words = document.querySelector('article').cloneNode(true);
+  words.querySelectorAll('pre, code, script, mjx-container').forEach(element => element.remove());
+  const wide = document.documentElement;
+  return {
+    title: document.title, lang: wide.lang, icon: document.querySelector('link[rel~="icon"]')?.href,
+    headings: document.querySelectorAll('article h1').length,
+    scroll: Math.max(wide.scrollWidth, document.body.scrollWidth), width: wide.clientWidth,
+    images: [...document.images].map(image => ({alt: image.alt, src: image.src.slice(0, 200), drawn: image.complete && image.naturalWidth > 0})),
+    links: [...document.querySelectorAll('a[href]')].map(link => link.href),
+    formulae: document.querySelectorAll('.math').length, drawn: document.querySelectorAll('.math mjx-container').length,
+    wrong: [...document.querySelectorAll('mjx-merror, [data-mjx-error]')].map(element => element.textContent),
+    words: words.textContent,
+    bytes: [...performance.getEntriesByType('navigation'), ...performance.getEntriesByType('resource')]
+      .reduce((sum, entry) => sum + entry.decodedBodySize, 0),
+    widgets: document.querySelectorAll('script[type="application/vnd.jupyter.widget-view+json"]').length,
+  };
+}"""
+
+
+@pytest.fixture(scope="session")
+def site() -> Path:
+    """The folder with the built pages; BOOK_SITE names one that is to be looked at as it is."""
+    if given := os.environ.get("BOOK_SITE"):
+        return Path(given).resolve()
+    out = ROOT / "_build" / "smoke"  # apart from the reader's site, whose results stay valid
+    command = [sys.executable, "-m", "helpers.build", "--out", str(out)]
+    result = subprocess.run(command, cwd=ROOT, env={**os.environ, "BOOK_PROFILE": "smoke"}, capture_output=True, text=True)
+    if result.returncode:
+        pytest.fail(f"the site could not be built:\n{result.stdout[-4000:]}\n{result.stderr[-8000:]}", pytrace=False)
+    return out / "_build" / "html"
+
+
+@pytest.fixture(scope="session")
+def server(site: Path) -> Iterator[str]:
+    """The address of a local server of the site."""
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *args) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(site))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Chromium or Chrome, as installed on this machine."""
+    program = next((path for name in BROWSERS if (path := shutil.which(name))), None)
+    if program is None:
+        reason = f"no browser: none of {', '.join(BROWSERS)} is on the PATH"
+        # On a CI machine a test that does not run must not look like one that passed.
+        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=list(FLAGS))
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def address(site: Path, server: str) -> Callable[[str, str], str]:
+    """The address of a page by name and scheme."""
+    return lambda page, scheme: f"{site.as_uri() if scheme == 'file' else server}/{page}.html"
+
+
+def watch(context: BrowserContext, own: tuple[str, ...]) -> tuple[Page, Visit]:
+    """A new page of a browser window whose requests to anything but the addresses in ``own`` are refused, and the record of what it does."""
+    seen = Visit()
+
+    def decide(route: Route) -> None:
+        if route.request.url.startswith((*own, "data:", "blob:")):
+            route.continue_()
+        else:
+            seen.outside.append(route.request.url)
+            route.abort()
+
+    page = context.new_page()
+    page.route("**/*", decide)
+    page.on("console", lambda message: message.type == "error" and seen.console.append(message.text))
+    page.on("pageerror", lambda error: seen.console.append(str(error)))
+    page.on("requestfailed", lambda request: seen.failed.append(f"{request.url}: {request.failure}"))
+    page.on("response", lambda response: response.status >= 400 and seen.failed.append(f"{response.url}: {response.status}"))
+    return page, seen
+
+
+@pytest.fixture(scope="session")
+def visit(browser: Browser, site: Path, server: str, address) -> Callable[[str, int, str], Visit]:
+    """Opens a page at a width by a scheme, once in a session, and says what was seen."""
+
+    # One window a width: what a page has loaded, the next does not parse again.
+    window = cache(lambda width: browser.new_context(viewport={"width": width, "height": 800}))
+
+    @cache
+    def open_page(name: str, width: int, scheme: str) -> Visit:
+        page, seen = watch(window(width), (site.as_uri(), server))
+        page.goto(address(name, scheme), wait_until="load")
+        seen.facts = page.evaluate(FACTS)
+        page.wait_for_timeout(200)  # milliseconds, in which a script that asks for something late is still caught
+        page.close()
+        return seen
+
+    return open_page

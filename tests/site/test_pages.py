@@ -1,0 +1,105 @@
+"""Every page, narrow and wide, from a file and from a server: complete by itself, readable, and nothing broken."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from urllib.parse import unquote, urldefrag
+
+import pytest
+from bs4 import BeautifulSoup
+from conftest import PAGES, SCHEMES, WIDTHS, Visit
+
+pytestmark = pytest.mark.site
+
+MEGABYTE = 1e6
+
+
+@pytest.fixture(params=SCHEMES)
+def scheme(request) -> str:
+    return request.param
+
+
+@pytest.fixture(params=WIDTHS)
+def width(request) -> int:
+    return request.param
+
+
+@pytest.fixture(params=PAGES)
+def page(request) -> str:
+    return request.param
+
+
+@pytest.fixture
+def seen(visit, page: str, width: int, scheme: str) -> Visit:
+    return visit(page, width, scheme)
+
+
+def test_asks_no_other_host_for_anything(seen: Visit) -> None:
+    assert not seen.outside
+
+
+def test_loads_all_it_asks_for(seen: Visit) -> None:
+    assert not seen.failed
+    assert all(image["drawn"] for image in seen.facts["images"])
+
+
+def test_has_a_quiet_console(seen: Visit) -> None:
+    assert not seen.console
+
+
+def test_never_scrolls_sideways(seen: Visit) -> None:
+    assert seen.facts["scroll"] <= seen.facts["width"]
+
+
+def test_draws_all_its_mathematics(seen: Visit) -> None:
+    assert seen.facts["drawn"] == seen.facts["formulae"]
+    assert not seen.facts["wrong"]
+    assert not re.search(r"\\\(|\\\[|\$\$|\\begin\{|\\mathrm", seen.facts["words"])
+
+
+def test_some_page_has_mathematics(visit) -> None:
+    """Else the test above could not fail."""
+    assert any(visit(page, WIDTHS[1], "file").facts["formulae"] for page in PAGES)
+
+
+def test_describes_its_pictures(visit, page: str) -> None:
+    for image in visit(page, WIDTHS[1], "file").facts["images"]:
+        assert len(image["alt"].split()) > 1 and not re.search(r"\.(png|svg|jpe?g|gif)$", image["alt"]), image
+
+
+def test_has_title_language_icon_and_one_heading(visit, page: str) -> None:
+    facts = visit(page, WIDTHS[1], "file").facts
+    assert facts["lang"].startswith("en")
+    assert len(facts["title"]) > 10
+    assert facts["headings"] == 1
+    assert Path(unquote(facts["icon"].removeprefix("file://").partition("?")[0])).is_file()
+
+
+def test_is_light(visit, site: Path, page: str) -> None:
+    """Two megabytes a page with its scripts and fonts; a page with live widgets may take as many again for their code."""
+    facts = visit(page, WIDTHS[1], "http").facts
+    assert 0.1 * MEGABYTE < facts["bytes"] < (4 if facts["widgets"] else 2) * MEGABYTE
+
+
+def test_the_whole_site_is_light(site: Path) -> None:
+    assert sum(path.stat().st_size for path in site.rglob("*") if path.is_file()) < 40 * MEGABYTE
+
+
+def test_links_lead_somewhere(visit, site: Path, page: str) -> None:
+    ids: dict[Path, set[str]] = {}
+    inside = 0
+    for link in set(visit(page, WIDTHS[1], "file").facts["links"]):
+        target, anchor = urldefrag(link)
+        if not target.startswith("file:"):
+            assert target.startswith(("https:", "http:", "mailto:", "javascript:")), link
+            continue
+        inside += 1
+        path = Path(unquote(target.removeprefix("file://").partition("?")[0]))
+        assert path.is_file() and path.is_relative_to(site), link
+        if anchor:
+            if path not in ids:
+                html = BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
+                ids[path] = {element["id"] for element in html.find_all(id=True)}
+            assert unquote(anchor) in ids[path], link
+    assert inside > len(PAGES), "every page links at least to every other page"
