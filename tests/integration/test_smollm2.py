@@ -1,0 +1,71 @@
+"""The embedded model: loading, offline and fast; and one fit end to end."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from transformers import LlamaForCausalLM
+
+from helpers.embedded import embedded_model
+from helpers.fitting import fit
+from helpers.interventions import ActivScalar
+from helpers.models import describe, last_logits
+from helpers.objective import Objective, evaluate, logit_diff
+from helpers.sites import Points
+from helpers.tasks import TEMPLATES, make_task
+
+pytestmark = pytest.mark.integration
+
+OFFLINE = """
+import socket, time
+def refuse(*args, **kwargs): raise AssertionError("the network was asked")
+socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse
+from helpers.models import describe, load_model
+start = time.perf_counter()
+print(describe(load_model("smollm2", device="cpu")))
+print(time.perf_counter() - start)
+"""
+
+
+def test_a_new_process_loads_the_model_without_any_network():
+    printed = subprocess.run([sys.executable, "-c", OFFLINE], capture_output=True, text=True, check=True).stdout.splitlines()
+    assert printed[0].startswith("smollm2 (30 layers, 9 heads of 64, d_model 576, vocabulary 49,152, RMSNorm)")
+    # The promise is 3 s beyond imports on an idle machine; a limit of ten times that still tells a conversion or a retry.
+    assert float(printed[1]) < 30
+
+
+def test_logits_are_those_of_the_plain_checkpoint(smollm2):
+    plain = LlamaForCausalLM.from_pretrained(embedded_model(), dtype=torch.float32, attn_implementation="eager").eval()
+    tokens = make_task(smollm2, "CCC").train.tokens
+    with torch.no_grad():
+        assert torch.equal(last_logits(smollm2, tokens), plain(tokens, logits_to_keep=1, use_cache=False).logits[:, -1])
+
+
+def test_the_model_is_frozen_and_says_what_it_is(smollm2):
+    assert not smollm2.training
+    assert not any(weight.requires_grad for weight in smollm2.original_model.parameters())
+    assert "cpu · float32 · weights b179c9523d0e" in describe(smollm2)
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_every_template_gives_prompts_of_one_length_that_the_model_can_take(smollm2, name):
+    for template in range(len(TEMPLATES[name])):
+        task = make_task(smollm2, name, template=template, n_train=12, n_test=12)
+        assert len(task.train) == len(task.test) == 12
+        assert task.train.n_pos == task.test.n_pos
+        assert smollm2.tokenizer.bos_token_id == task.train.tokens[0, 0]
+        gaps = logit_diff(last_logits(smollm2, task.test.tokens), task.test.correct, task.test.wrong)
+        assert gaps.std() > 0.1
+    lengths = {make_task(smollm2, name, template=template).train.n_pos for template in (0, 2)}
+    assert name != "CCC" or len(lengths) == 1, "the third CCC template is as long as the first (claim AS-9 needs that)"
+
+
+def test_scalars_swap_the_answers_of_one_prompt(smollm2):
+    prompt = make_task(smollm2, "IOI").train.at([0])
+    untouched = ActivScalar(Points.of(smollm2, prompt.n_pos, sites=["resid_post"]))
+    assert evaluate(smollm2, untouched, prompt).E0 < -1
+    result = fit(smollm2, untouched, prompt, Objective(margin=1.0, lambda_f=1.0), learning_rate=3e-3, epochs=8)
+    assert evaluate(smollm2, result.intervention, prompt).E0 == 0
