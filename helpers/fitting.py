@@ -71,6 +71,7 @@ def fit(
     for name, value in (("learning_rate", learning_rate), ("epochs", epochs), ("batch_size", batch_size or len(prompts))):
         if not value > 0:
             raise ValueError(f"{name} = {value} must be positive.")
+    intervention.check_tokens(prompts.tokens)
     start = time.perf_counter()
     intervention.to(prompts.tokens.device)
     intervention.reset(seed, initial_std)

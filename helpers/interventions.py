@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformer_lens.model_bridge import TransformerBridge
 
-from helpers.models import device_of, last_logits
+from helpers.models import device_of, is_padded, last_logits
 from helpers.sites import HOOKS, Points
 
 Beta = float | Float[Tensor, "batch"]
@@ -100,6 +100,14 @@ class Intervention(nn.Module, ABC):
         with model.hooks(fwd_hooks=hooks):
             yield model
 
+    def check_tokens(self, tokens: Int[Tensor, "batch pos"]) -> None:
+        """Raise ValueError for prompts of mixed length where this intervention is tied to positions."""
+        if self.points.n_pos is not None and is_padded(tokens):
+            raise ValueError(
+                f"this intervention is tied to prompts of {self.points.n_pos} tokens, and these are of several lengths. "
+                "A dynamic intervention takes any (helpers.dynamic)."
+            )
+
     def _check(self, h: Tensor, beta: Tensor) -> None:
         if self.points.n_pos is not None and h.shape[1] != self.points.n_pos:
             raise ValueError(
@@ -157,6 +165,7 @@ def steered_logits(
     batch_size: int = 64,
 ) -> Float[Tensor, "beta batch d_vocab"]:
     """Last-position logits of every prompt at every β, as many of them in one batch as ``batch_size`` allows."""
+    intervention.check_tokens(tokens)
     theta = next(iter(intervention.theta.values()))
     betas = torch.as_tensor(betas, dtype=theta.dtype, device=device_of(model))
     rows = tokens.repeat(len(betas), 1)

@@ -20,6 +20,8 @@ from transformers.utils import logging as transformers_logging
 from helpers.embedded import GGUF_SHA256, embedded_model
 from helpers.settings import MODEL_NAMES, SETTINGS, hub_name
 
+PAD = -1  # fills up the shorter rows of a batch of mixed lengths; no tokenizer has this id
+
 transformers_logging.disable_progress_bar()  # else the bars of loading land in the published pages
 logging.getLogger("transformer_lens").setLevel(logging.ERROR)
 
@@ -121,9 +123,20 @@ def token_strings(model: TransformerBridge, tokens: Int[Tensor, "pos"]) -> list[
 def last_logits(model: TransformerBridge, tokens: Int[Tensor, "batch pos"]) -> Float[Tensor, "batch d_vocab"]:
     """Logits of the next token, for the last position alone: the others' are never computed.
 
-    Hooks that are on the model act as they do in ``model(tokens)``.
+    Hooks that are on the model act as they do in ``model(tokens)``. Rows filled up with ``PAD`` on the right (see
+    ``helpers.padding``) give the logits of their own last token, which sees nothing of the filling.
     """
+    if is_padded(tokens):
+        # One common set of positions, then each row's own among them: logits_to_keep knows no other way.
+        ends, own = ((tokens != PAD).sum(-1) - 1).unique(return_inverse=True)
+        logits = model.original_model(input_ids=tokens.clamp_min(0), logits_to_keep=ends, use_cache=False).logits
+        return logits[torch.arange(len(tokens), device=tokens.device), own]
     return model.original_model(input_ids=tokens, logits_to_keep=1, use_cache=False).logits[:, -1]
+
+
+def is_padded(tokens: Int[Tensor, "batch pos"]) -> bool:
+    """Whether any row is filled up with ``PAD``."""
+    return bool((tokens[:, -1] == PAD).any())
 
 
 def device_of(model: TransformerBridge) -> torch.device:

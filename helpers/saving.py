@@ -12,11 +12,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from transformer_lens.model_bridge import TransformerBridge
 
+from helpers.dynamic import DynScalar, DynScalarBias, DynScalarHidden
 from helpers.interventions import ActivScalar, Intervention, SteerVec
 from helpers.models import device_of, fingerprint
 from helpers.sites import Points
 
-KINDS = {kind.__name__: kind for kind in (ActivScalar, SteerVec)}
+KINDS = {kind.__name__: kind for kind in (ActivScalar, SteerVec, DynScalar, DynScalarBias, DynScalarHidden)}
 
 
 def save(intervention: Intervention, model: TransformerBridge, path: str | Path) -> None:
