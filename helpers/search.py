@@ -1,0 +1,103 @@
+"""Search over paths through heads: every chain up to a length, or the best few of each length (a beam)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
+
+from helpers.features import IGNORE, through_heads
+from helpers.norms import Norm, Norms
+from helpers.paths import Component, Path, show
+
+Score = Callable[[Float[Tensor, "*n head d_model"], int], Float[Tensor, "head"]]
+
+
+@dataclass(frozen=True)
+class Found:
+    """One path of a search.
+
+    Attributes:
+        chain: the path.
+        score: what it was ranked by.
+        features: its feature vectors, one an observable.
+    """
+
+    chain: Path
+    score: float
+    features: Float[Tensor, "*n d_model"]
+
+    def __str__(self) -> str:
+        return f"{show(self.chain)}: {self.score:.4g}"
+
+
+@dataclass(frozen=True)
+class Search:
+    """What a search found.
+
+    Attributes:
+        found: the best paths of each length, best first.
+        n_searched: how many paths were scored, to be stated with any path that is picked.
+    """
+
+    found: dict[int, list[Found]]
+    n_searched: int
+
+
+def search_paths(
+    model: TransformerBridge,
+    m: Float[Tensor, "*n d_model"],
+    score: Score,
+    *,
+    max_length: int = 2,
+    keep: int = 10,
+    beam: int | None = None,
+    norms: Norms = IGNORE,
+    own_norm: bool = True,
+) -> Search:
+    """Grow paths backwards from the logits, one head at a time, and keep the best of each length.
+
+    Args:
+        model: whose heads.
+        m: observables as vectors; a path goes back from all of them at once.
+        score: features of a layer's heads, [*n head d_model], and the layer -> one number a head, higher is better.
+        max_length: heads in a path, at most.
+        keep: paths of each length to report.
+        beam: paths of each length to grow further; None grows all (then every path up to ``max_length`` is scored).
+        norms: how the norms are dealt with.
+        own_norm: whether scored and reported vectors read the input or the output of the first head's norm.
+
+    Raises:
+        ValueError: a length, number to keep or beam below 1.
+    """
+    for name, value in (("max_length", max_length), ("keep", keep), ("beam", 1 if beam is None else beam)):
+        if value < 1:
+            raise ValueError(f"{name} = {value} must be at least 1.")
+    # A partial path, and the vectors that read what its first head's predecessors wrote.
+    partial: list[tuple[Path, Tensor]] = [((), norms.pull_back(Norm.of(model, "ln_final"), m))]
+    found: dict[int, list[Found]] = {}
+    n_searched = 0
+    for length in range(1, max_length + 1):
+        candidates: list[tuple[float, Path, Tensor]] = []  # score, path, its parent's vectors
+        for chain, y in partial:
+            for layer in range(chain[0].layer if chain else model.cfg.n_layers):
+                features = through_heads(model, layer, y, norms=norms, own_norm=own_norm)
+                scores = score(features, layer).tolist()
+                candidates += [(value, (Component(layer, head), *chain), y) for head, value in enumerate(scores)]
+        n_searched += len(candidates)
+        candidates.sort(key=lambda candidate: -candidate[0])
+        found[length] = [
+            Found(chain, value, _step(model, chain[0], y, norms, own_norm)) for value, chain, y in candidates[:keep]
+        ]
+        if length < max_length:
+            # Further back the path goes on through the residual stream, so through the norm whatever own_norm says.
+            partial = [(chain, _step(model, chain[0], y, norms, True)) for _, chain, y in candidates[:beam]]
+    return Search(found, n_searched)
+
+
+def _step(model: TransformerBridge, component: Component, y: Tensor, norms: Norms, own_norm: bool) -> Tensor:
+    return through_heads(model, component.layer, y, norms=norms, own_norm=own_norm)[..., component.head, :]

@@ -1,0 +1,50 @@
+"""The slider's HTML: labelled, complete, and readable without its script."""
+
+from __future__ import annotations
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+import pytest
+from bs4 import BeautifulSoup
+
+from helpers.slider import slider
+
+pytestmark = pytest.mark.unit
+
+
+def frames(n: int) -> dict[str, plt.Figure]:
+    return {f"d = {i}": plt.subplots(figsize=(1, 1))[0] for i in range(n)}
+
+
+def test_every_frame_is_in_the_page_with_its_text_and_none_is_hidden_without_the_script() -> None:
+    before = plt.get_fignums()
+    page = BeautifulSoup(slider("angles", "dimension <d>", frames(3), ["one", 'two "2"', "three"], start=1).data, "html.parser")
+    pictures = page.find_all("img")
+    assert [picture["alt"] for picture in pictures] == ["one", 'two "2"', "three"]
+    assert [picture["data-value"] for picture in pictures] == ["d = 0", "d = 1", "d = 2"]
+    assert all(picture["src"].startswith("data:image/png;base64,") and not picture.has_attr("hidden") for picture in pictures)
+    range_ = page.find("input", type="range")
+    assert (range_["min"], range_["max"], range_["value"]) == ("0", "2", "1")
+    assert page.find("label", attrs={"for": range_["id"]}).text == "dimension <d>:"
+    assert plt.get_fignums() == before
+
+
+@pytest.mark.parametrize(
+    ("n", "alts", "start", "key", "message"),
+    [
+        (0, [], 0, "a", "0 frames"),
+        (2, ["one"], 0, "a", "2 frames and 1 texts"),
+        (1, [" "], 0, "a", "needs a text"),
+        (1, ["one"], 1, "a", "start = 1"),
+        (1, ["one"], 0, "two words", "must be letters"),
+        (1, ["one"], 0, "", "must be letters"),
+        (1, ["one"], 0, "1a", "must be letters"),
+    ],
+)
+def test_bad_input_is_refused(n: int, alts: list[str], start: int, key: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        slider(key, "d", frames(n), alts, start=start)
+    plt.close("all")
