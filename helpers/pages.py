@@ -28,3 +28,12 @@ def glue_figure(key: str, figure: Figure, *, alt: str) -> None:
         raise ValueError(f"figure {key!r} needs a text that says what it shows.")
     picture = print_figure(figure, "png", base64=True)
     glue(key, HTML(f'<img src="data:image/png;base64,{picture}" alt="{escape(alt)}">'), display=False)
+
+
+def glue_numbers(**numbers: float) -> None:
+    """Keep numbers under names, for the page's sentences: ``{glue:text}`name:.2f```.
+
+    As plain floats: of NumPy's and PyTorch's own numbers a page would show the type.
+    """
+    for name, number in numbers.items():
+        glue(name, float(number), display=False)

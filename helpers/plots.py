@@ -69,14 +69,31 @@ def beta_curves(
     curves: Mapping[str, Float[Tensor, "beta"]],
     *,
     colors: Mapping[str, str] | None = None,
+    crossing: tuple[str, str] | None = None,
     ylabel: str = "logit (nats)",
     ax: Axes | None = None,
 ) -> Axes:
-    """One line a quantity over the strength β, with β = −1, 0 and 1 marked."""
+    """One line a quantity over the strength β, with β = −1, 0 and 1 marked.
+
+    Args:
+        betas: strengths, ascending.
+        curves: a line a name.
+        colors: of the lines, by name.
+        crossing: two names; a ring marks each place where their lines cross, by linear interpolation.
+        ylabel: what the curves are, with their unit.
+        ax: where to draw; new axes if not given.
+    """
     ax = ax or plt.subplots(figsize=(5, 3.2))[1]
-    for name, values in curves.items():
-        values = np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values)
+    drawn = {name: np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values) for name, values in curves.items()}
+    for name, values in drawn.items():
         ax.plot(betas, values, label=name, color=(colors or {}).get(name), marker=".", markersize=4)
+    if crossing is not None:
+        gap = drawn[crossing[0]] - drawn[crossing[1]]
+        for i in np.flatnonzero(np.diff(np.sign(gap))):
+            beta = float(np.interp(0, np.sort(gap[i : i + 2]), np.asarray(betas)[i : i + 2][np.argsort(gap[i : i + 2])]))
+            height = float(np.interp(beta, betas, drawn[crossing[0]]))
+            ax.plot(beta, height, marker="o", markersize=11, markerfacecolor="none", markeredgecolor="black")
+            ax.annotate(f"β = {beta:.2f}", (beta, height), xytext=(0, -18), textcoords="offset points", ha="center", fontsize="x-small")
     for beta in (-1, 0, 1):
         ax.axvline(beta, color="0.6", linewidth=0.8, linestyle="--" if beta else "-", zorder=0)
     ax.set_xlabel("strength β")
