@@ -28,6 +28,7 @@ from IPython.core.inputtransformer2 import TransformerManager
 from jupyter_cache import get_cache
 from jupyter_cache.base import JupyterCacheAbstract
 from jupyter_cache.cache.db import NbCacheRecord
+from sphinx_external_toc.parsing import parse_toc_yaml
 
 from helpers.embedded import GGUF_SHA256
 from helpers.settings import SETTINGS
@@ -120,8 +121,9 @@ def key_of(notebook: Path, root: Path) -> str:
 
 
 def notebooks(root: Path = ROOT) -> list[Path]:
-    """Every notebook of the book."""
-    return sorted(path for path in (root / "book").rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts)
+    """Every notebook of the table of contents, in its order."""
+    pages = [root / "book" / f"{page}.ipynb" for page in parse_toc_yaml(root / "book" / "_toc.yml")]
+    return [path for path in pages if path.is_file()]
 
 
 def record_of(results: JupyterCacheAbstract, notebook: Path) -> NbCacheRecord | None:

@@ -16,6 +16,18 @@ from helpers.tasks import Prompts, Task, capitals, is_single, names
 WORLD_CAPITAL = ("The capital of Poland is London. Q: What is the capital of Poland? A:", " Warsaw", " London")
 IPHONE = ("iPhone was developed by Google. iPhone was developed by", " Apple", " Google")
 
+# More of the kind of IPHONE: product, who made it, who else might have.
+PRODUCTS = (
+    ("iPhone", "Apple", "Google"),
+    ("Windows", "Microsoft", "Apple"),
+    ("Xbox", "Microsoft", "Sony"),
+    ("PlayStation", "Sony", "Microsoft"),
+    ("Photoshop", "Adobe", "Google"),
+    ("Gmail", "Google", "Microsoft"),
+    ("iPad", "Apple", "Samsung"),
+    ("Kindle", "Amazon", "Apple"),
+)
+
 # The name stands inside the sentence, where many more names are one token than at the start of a text.
 PRONOUN_TEMPLATES = (
     "Everyone in the office likes {name} because",
@@ -23,6 +35,19 @@ PRONOUN_TEMPLATES = (
     "The neighbours asked {name} whether",
 )
 PRONOUNS = {"F": (" she", " he"), "M": (" he", " she")}
+
+
+def developed_by(model: TransformerBridge) -> list[Prompts]:
+    """Conflicts after Ortu et al. (2024), ``IPHONE`` first: "Xbox was developed by Sony. Xbox was developed by".
+
+    One prompt each, since their lengths differ; those whose answers are not one token are left out.
+    """
+    made = []
+    for product, right, wrong in PRODUCTS:
+        text = f"{product} was developed by {wrong}. {product} was developed by"
+        if is_single(model, " " + right) and is_single(model, " " + wrong):
+            made.append(Prompts.of(model, [text], [" " + right], [" " + wrong]))
+    return made
 
 
 def counterfactual(model: TransformerBridge, prompts: Prompts) -> Prompts:

@@ -14,7 +14,8 @@ from helpers.features import IGNORE, through_heads
 from helpers.norms import Norm, Norms
 from helpers.paths import Component, Path, show
 
-Score = Callable[[Float[Tensor, "*n head d_model"], int], Float[Tensor, "head"]]
+# Features of a layer's heads, the layer, and the path behind them (empty for single heads) -> one number a head.
+Score = Callable[[Float[Tensor, "*n head d_model"], int, Path], Float[Tensor, "head"]]
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,8 @@ def search_paths(
     Args:
         model: whose heads.
         m: observables as vectors; a path goes back from all of them at once.
-        score: features of a layer's heads, [*n head d_model], and the layer -> one number a head, higher is better.
+        score: features of a layer's heads, [*n head d_model], the layer, and the path that they lead into -> one number a
+            head, higher is better.
         max_length: heads in a path, at most.
         keep: paths of each length to report.
         beam: paths of each length to grow further; None grows all (then every path up to ``max_length`` is scored).
@@ -86,7 +88,7 @@ def search_paths(
         for chain, y in partial:
             for layer in range(chain[0].layer if chain else model.cfg.n_layers):
                 features = through_heads(model, layer, y, norms=norms, own_norm=own_norm)
-                scores = score(features, layer).tolist()
+                scores = score(features, layer, chain).tolist()
                 candidates += [(value, (Component(layer, head), *chain), y) for head, value in enumerate(scores)]
         n_searched += len(candidates)
         candidates.sort(key=lambda candidate: -candidate[0])

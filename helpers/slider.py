@@ -16,6 +16,7 @@ TEMPLATE = """<figure class="slider" id="{key}-figure">
 <p hidden><label for="{key}">{label}:</label> <input type="range" id="{key}" min="0" max="{last}" step="1" value="{start}">
 <output for="{key}"></output></p>
 {pictures}
+<figcaption>{caption}</figcaption>
 </figure>
 <script>(() => {{
 const input = document.getElementById("{key}"), shown = document.querySelector("output[for='{key}']");
@@ -32,7 +33,7 @@ show();
 }})();</script>"""
 
 
-def slider(key: str, label: str, frames: Mapping[str, Figure], alts: Sequence[str], *, start: int = 0) -> HTML:
+def slider(key: str, label: str, frames: Mapping[str, Figure], alts: Sequence[str], *, caption: str, start: int = 0) -> HTML:
     """Pictures behind a labelled slider; without JavaScript all of them one after the other. Closes the figures.
 
     Args:
@@ -40,6 +41,7 @@ def slider(key: str, label: str, frames: Mapping[str, Figure], alts: Sequence[st
         label: what the slider changes.
         frames: value of the slider, as shown -> the picture for it.
         alts: what each picture shows, in words.
+        caption: under the picture.
         start: which frame comes first.
 
     Raises:
@@ -58,4 +60,5 @@ def slider(key: str, label: str, frames: Mapping[str, Figure], alts: Sequence[st
     )
     for figure in frames.values():
         plt.close(figure)  # else the inline backend shows each once more
-    return HTML(TEMPLATE.format(key=key, label=escape(label), last=len(frames) - 1, start=start, pictures=pictures))
+    words = {"label": escape(label), "caption": escape(caption)}
+    return HTML(TEMPLATE.format(key=key, last=len(frames) - 1, start=start, pictures=pictures, **words))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from scipy.optimize import elementwise
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
@@ -37,6 +37,16 @@ class Flips:
     def swap(self) -> Float[np.ndarray, "batch"]:
         """|β| on the side meant to flip: β > 0 where the model prefers the wrong answer, β < 0 where the correct one."""
         return np.where(self.base < 0, self.up, self.down)
+
+    @property
+    def against(self) -> Float[np.ndarray, "batch"]:
+        """|β| on the other side, where a flip goes against the sign of β."""
+        return np.where(self.base < 0, self.down, self.up)
+
+    @property
+    def steers(self) -> Bool[np.ndarray, "batch"]:
+        """Whether some |β| gives the correct answer at +|β| and the wrong one at −|β| (E_0 = 0 at that strength)."""
+        return np.isfinite(self.swap) & ~(self.against <= self.swap)
 
 
 @torch.no_grad()
@@ -109,11 +119,11 @@ def best_strength(
 
     What the limitations section of the activation-scaling paper proposes for attribution maps. θ enters M_1 as β·θ.
     """
-    betas = [sign * float(magnitude) for magnitude in magnitudes for sign in (1, -1)]
     base = torch.cat([last_logits(model, chunk) for chunk in prompts.tokens.split(batch_size)])
     theta = intervention.vec()
     scores = {}
-    for beta in betas:
-        plus, minus = steered_logits(model, prompts.tokens, intervention, [beta, -beta], batch_size=batch_size)
-        scores[beta] = objective.terms(beta * theta, plus, minus, base, prompts.correct, prompts.wrong)["psi"].item()
+    for magnitude in map(float, magnitudes):
+        up, down = steered_logits(model, prompts.tokens, intervention, [magnitude, -magnitude], batch_size=batch_size)
+        for beta, plus, minus in ((magnitude, up, down), (-magnitude, down, up)):
+            scores[beta] = objective.terms(beta * theta, plus, minus, base, prompts.correct, prompts.wrong)["psi"].item()
     return max(scores, key=lambda beta: scores[beta])

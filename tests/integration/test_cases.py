@@ -2,7 +2,7 @@
 
 import pytest
 
-from helpers.cases import IPHONE, PRONOUN_TEMPLATES, WORLD_CAPITAL, counterfactual, pronoun_task
+from helpers.cases import IPHONE, PRODUCTS, PRONOUN_TEMPLATES, WORLD_CAPITAL, counterfactual, developed_by, pronoun_task
 from helpers.models import last_logits
 from helpers.objective import logit_diff
 from helpers.tasks import Prompts, make_task
@@ -55,3 +55,10 @@ def test_a_pronoun_task_that_cannot_be_made_says_why(smollm2, template, n, says)
 def test_the_single_prompts_of_the_papers_have_one_token_answers(smollm2):
     for case in (WORLD_CAPITAL, IPHONE):
         assert len(Prompts.of(smollm2, *[[text] for text in case])) == 1
+
+
+def test_the_product_conflicts_begin_with_the_paper_s_and_each_names_its_wrong_answer(smollm2):
+    made = developed_by(smollm2)
+    assert (made[0].texts[0], made[0].correct_texts[0], made[0].wrong_texts[0]) == IPHONE
+    assert 4 <= len(made) <= len(PRODUCTS)
+    assert all(each.wrong_texts[0] in each.texts[0] and each.correct_texts[0] not in each.texts[0] for each in made)

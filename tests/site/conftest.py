@@ -53,7 +53,10 @@ FACTS = r"""async () => {
     wrong: [...document.querySelectorAll('mjx-merror, [data-mjx-error]')].map(element => element.textContent),
     words: words.textContent,
     bytes: [...performance.getEntriesByType('navigation'), ...performance.getEntriesByType('resource')]
-      .reduce((sum, entry) => sum + entry.decodedBodySize, 0),
+      .reduce((sum, entry) => {
+        sum[entry.name.includes('/_static/') ? 'shared' : 'own'] += entry.decodedBodySize;
+        return sum;
+      }, {shared: 0, own: 0}),
     widgets: document.querySelectorAll('script[type="application/vnd.jupyter.widget-view+json"]').length,
   };
 }"""

@@ -76,10 +76,11 @@ def test_has_title_language_icon_and_one_heading(visit, page: str) -> None:
     assert Path(unquote(facts["icon"].removeprefix("file://").partition("?")[0])).is_file()
 
 
-def test_is_light(visit, site: Path, page: str) -> None:
-    """Two megabytes a page with its scripts and fonts; a page with live widgets may take as many again for their code."""
+def test_is_light(visit, page: str) -> None:
+    """Two megabytes of code and fonts, which all pages share; one of its own text and figures. Live widgets bring as much code again."""
     facts = visit(page, WIDTHS[1], "http").facts
-    assert 0.1 * MEGABYTE < facts["bytes"] < (4 if facts["widgets"] else 2) * MEGABYTE
+    assert 0.1 * MEGABYTE < facts["bytes"]["shared"] < (4 if facts["widgets"] else 2) * MEGABYTE
+    assert 0.01 * MEGABYTE < facts["bytes"]["own"] < 1 * MEGABYTE
 
 
 def test_the_whole_site_is_light(site: Path) -> None:

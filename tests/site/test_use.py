@@ -114,9 +114,11 @@ def test_figures_keep_their_white_ground_in_dark_mode(opened) -> None:
 @pytest.mark.parametrize("name", PAGES)
 def test_axe_finds_no_serious_fault(opened, name: str, scheme: str) -> None:
     page, _ = opened(name, color_scheme=scheme)
+    # Only colours differ between the two.
+    options = {} if scheme == "light" else {"runOnly": ["color-contrast"]}
     faults = [
         (fault["id"], [node["html"][:200] for node in fault["nodes"]])
-        for fault in Axe().run(page).response["violations"]
+        for fault in Axe().run(page, options=options).response["violations"]
         if fault["impact"] in ("serious", "critical")
     ]
     assert not faults

@@ -27,6 +27,7 @@ def root(tmp_path: Path, monkeypatch) -> Path:
         "helpers/other.py": "import helpers\n",
         "helpers/data/table.csv": "a,b\n",
         "constraints.txt": "numpy==1\n",
+        "book/_toc.yml": "{format: jb-book, root: one, chapters: [{file: two}]}\n",
     }
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -122,6 +123,11 @@ def test_an_earlier_text_does_not_bring_back_a_result_of_older_helpers(built, ro
 def test_a_chapter_that_failed_waits_again(built, root: Path) -> None:
     built.remove_cache(build.record_of(built, root / "book/one.ipynb").pk)  # failed results are never cached
     assert waiting(built, root) == {"one"}
+
+
+def test_a_notebook_that_is_not_in_the_table_of_contents_is_no_chapter(built, root: Path) -> None:
+    write(root / "book/draft.ipynb", "1")
+    assert waiting(built, root) == set()
 
 
 def test_a_broken_keys_file_trusts_nothing(built, root: Path) -> None:

@@ -183,7 +183,7 @@ def both(tiny) -> torch.Tensor:
 
 def test_a_full_search_scores_every_path_and_finds_the_best(tiny) -> None:
     m = both(tiny)
-    result = search_paths(tiny, m, lambda features, layer: cosine(features[0], features[1]), max_length=2, keep=3, norms=NormWeights())
+    result = search_paths(tiny, m, lambda features, layer, chain: cosine(features[0], features[1]), max_length=2, keep=3, norms=NormWeights())
     heads = tiny.cfg.n_heads
     assert result.n_searched == 2 * heads + heads * heads
     every = {
@@ -197,14 +197,25 @@ def test_a_full_search_scores_every_path_and_finds_the_best(tiny) -> None:
 
 
 def test_a_beam_grows_only_the_best_paths(tiny) -> None:
-    norm = lambda features, layer: features[0].norm(dim=-1)  # noqa: E731
+    norm = lambda features, layer, chain: features[0].norm(dim=-1)  # noqa: E731
     result = search_paths(tiny, both(tiny), norm, max_length=2, keep=4, beam=1)
     best = result.found[1][0].chain[0]
     assert all(found.chain[1] == best for found in result.found[2])
     assert result.n_searched == 2 * tiny.cfg.n_heads + best.layer * tiny.cfg.n_heads
 
 
+def test_a_score_may_look_at_the_path_that_the_heads_lead_into(tiny) -> None:
+    seen = []
+
+    def score(features, layer, chain):
+        seen.append((layer, show(chain)))
+        return features[0].norm(dim=-1)
+
+    search_paths(tiny, both(tiny), score, max_length=2, keep=1)
+    assert (1, "") in seen and (0, "1.3") in seen and (0, "0.3") not in seen
+
+
 @pytest.mark.parametrize("wrong", [{"max_length": 0}, {"keep": 0}, {"beam": 0}])
 def test_a_search_for_nothing_is_refused(tiny, wrong) -> None:
     with pytest.raises(ValueError, match="must be at least 1"):
-        search_paths(tiny, both(tiny), lambda features, layer: features[0].norm(dim=-1), **wrong)
+        search_paths(tiny, both(tiny), lambda features, layer, chain: features[0].norm(dim=-1), **wrong)

@@ -21,7 +21,8 @@ def frames(n: int) -> dict[str, plt.Figure]:
 
 def test_every_frame_is_in_the_page_with_its_text_and_none_is_hidden_without_the_script() -> None:
     before = plt.get_fignums()
-    page = BeautifulSoup(slider("angles", "dimension <d>", frames(3), ["one", 'two "2"', "three"], start=1).data, "html.parser")
+    made = slider("angles", "dimension <d>", frames(3), ["one", 'two "2"', "three"], caption="Angles & d.", start=1)
+    page = BeautifulSoup(made.data, "html.parser")
     pictures = page.find_all("img")
     assert [picture["alt"] for picture in pictures] == ["one", 'two "2"', "three"]
     assert [picture["data-value"] for picture in pictures] == ["d = 0", "d = 1", "d = 2"]
@@ -29,6 +30,7 @@ def test_every_frame_is_in_the_page_with_its_text_and_none_is_hidden_without_the
     range_ = page.find("input", type="range")
     assert (range_["min"], range_["max"], range_["value"]) == ("0", "2", "1")
     assert page.find("label", attrs={"for": range_["id"]}).text == "dimension <d>:"
+    assert page.find("figcaption").text == "Angles & d."
     assert plt.get_fignums() == before
 
 
@@ -46,5 +48,5 @@ def test_every_frame_is_in_the_page_with_its_text_and_none_is_hidden_without_the
 )
 def test_bad_input_is_refused(n: int, alts: list[str], start: int, key: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        slider(key, "d", frames(n), alts, start=start)
+        slider(key, "d", frames(n), alts, caption="c", start=start)
     plt.close("all")

@@ -1,0 +1,127 @@
+"""The grid of the Pareto chapter: fit one method at one setting, and measure it on train and test prompts.
+
+``python -m helpers.grid`` runs the paper's whole grid on the model of the settings and records its table; killed and
+started again, it goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable, Sequence
+from functools import cache, partial
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformer_lens.model_bridge import TransformerBridge
+
+from helpers.fitting import fit
+from helpers.interventions import ActivScalar, Intervention, SteerVec
+from helpers.models import fingerprint, load_model
+from helpers.objective import Objective, evaluate
+from helpers.records import provenance, record
+from helpers.settings import SETTINGS
+from helpers.sites import Points
+from helpers.sweeps import Store, code_of, sweep
+from helpers.tasks import Task, make_task
+
+METHODS = {"ActivScalar": ActivScalar, "SteerVec": SteerVec}
+PAPER_VALUES = (0, 1, 10, 100)  # of λ_F, λ_M and m (section 4.2)
+
+
+def grid(
+    *,
+    lambda_f: Iterable[float] = PAPER_VALUES,
+    lambda_m: Iterable[float] = PAPER_VALUES,
+    margin: Iterable[float] = PAPER_VALUES,
+    tasks: Iterable[str] = ("CCC", "IOI"),
+    seeds: Iterable[int] = (0,),
+) -> list[dict[str, Any]]:
+    """Every combination, for both methods: the settings of a sweep."""
+    names = ("seed", "task", "method", "lambda_f", "lambda_m", "margin")
+    values = product(seeds, tasks, METHODS, lambda_f, lambda_m, margin)
+    return [dict(zip(names, combination)) for combination in values]
+
+
+def shuffled(intervention: Intervention, seed: int = 0) -> Intervention:
+    """A control: the same parameters at random points of their site."""
+    control = type(intervention)(intervention.points).to(intervention.vec().device)
+    generator = torch.Generator().manual_seed(seed)
+    for site, theta in intervention.theta.items():
+        order = torch.randperm(theta.numel(), generator=generator).to(theta.device)
+        control.theta[site].data = theta.data.flatten()[order].view(theta.shape)
+    return control
+
+
+def run(
+    model: TransformerBridge,
+    *,
+    method: str,
+    task: str,
+    lambda_f: float,
+    lambda_m: float,
+    margin: float,
+    seed: int,
+    n_train: int,
+    n_test: int,
+    epochs: int,
+    rates: dict[str, float],
+) -> dict[str, Any]:
+    """E0, F and M0 on train and test prompts of one method at one setting, and of the control on the test prompts.
+
+    Sites are attn_out and mlp_out at all layers and positions, as in Fig. 2 of the activation-scaling paper.
+    """
+    data = _task(model, task, n_train, n_test, seed)
+    intervention = METHODS[method](Points.of(model, data.train.n_pos))
+    objective = Objective(margin=margin, lambda_f=lambda_f, lambda_m=lambda_m)
+    fit(model, intervention, data.train, objective, learning_rate=rates[method], epochs=epochs, seed=seed)
+    train, test = (evaluate(model, intervention, half) for half in (data.train, data.test))
+    control = evaluate(model, shuffled(intervention, seed), data.test)
+    return {
+        "E0_train": train.E0,
+        "F_train": train.F,
+        "E0": test.E0,
+        "F": test.F,
+        "M0": test.M0,
+        "swapped": test.swapped,
+        "n_parameters": test.n_parameters,
+        "E0_control": control.E0,
+        "F_control": control.F,
+    }
+
+
+@cache
+def _task(model: TransformerBridge, name: str, n_train: int, n_test: int, seed: int) -> Task:
+    return make_task(model, name, n_train=n_train, n_test=n_test, seed=seed)
+
+
+def store(model: TransformerBridge, folder: Path, **sizes: Any) -> Store:
+    """A store whose results are kept apart by the model, the device, the code and the sizes of a run."""
+    context = {"weights": fingerprint(model), "device": model.W_U.device.type, "code": code_of(run), **sizes}
+    return Store(folder, context)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description="Run the Pareto grid on BOOK_MODEL and record its table.")
+    parser.add_argument("--out", type=Path, required=True, help="where the table goes; its provenance lands beside it")
+    parser.add_argument("--values", type=float, nargs="+", default=PAPER_VALUES, help="of λ_F, λ_M and m")
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--n-train", type=int, default=8)
+    parser.add_argument("--n-test", type=int, default=8)
+    parser.add_argument("--epochs", type=int, default=25)
+    parser.add_argument("--rate-scalar", type=float, default=1e-2)
+    parser.add_argument("--rate-vector", type=float, default=1e-3)
+    given = parser.parse_args(arguments)
+    model = load_model()
+    rates = {"ActivScalar": given.rate_scalar, "SteerVec": given.rate_vector}
+    sizes = {"n_train": given.n_train, "n_test": given.n_test, "epochs": given.epochs, "rates": rates}
+    values = [int(value) if value == int(value) else value for value in given.values]
+    settings = grid(lambda_f=values, lambda_m=values, margin=values, seeds=range(given.seeds))
+    table = sweep(settings, partial(run, model, **sizes), store(model, SETTINGS.cache / "sweeps", **sizes))
+    record(table, given.out, provenance(model, **sizes, values=values, seeds=given.seeds))
+    print(f"{len(table)} settings, {int((table['error'] != '').sum())} of them failed; recorded in {given.out}")
+
+
+if __name__ == "__main__":
+    main()

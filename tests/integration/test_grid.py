@@ -1,0 +1,61 @@
+"""The Pareto grid: one setting against fitting by hand, and recorded rows against computing them again."""
+
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from helpers import grid
+from helpers.fitting import fit
+from helpers.interventions import ActivScalar
+from helpers.models import fingerprint
+from helpers.objective import Objective, evaluate
+from helpers.records import read_record
+from helpers.sites import Points
+from helpers.tasks import make_task
+
+pytestmark = pytest.mark.integration
+SIZES = {"n_train": 2, "n_test": 2, "epochs": 1, "rates": {"ActivScalar": 1e-2, "SteerVec": 1e-3}}
+RECORDS = sorted((Path(__file__).parents[2] / "book" / "results").glob("pareto-*.csv"))
+
+
+def test_the_paper_s_grid_has_64_settings_for_each_method_and_task():
+    settings = grid.grid()
+    assert len(settings) == 64 * 2 * 2
+    assert len({tuple(setting.items()) for setting in settings}) == len(settings)
+
+
+def test_a_setting_gives_what_fitting_and_evaluating_by_hand_gives(smollm2):
+    setting = {"method": "ActivScalar", "task": "IOI", "lambda_f": 1, "lambda_m": 1, "margin": 10, "seed": 3}
+    row = grid.run(smollm2, **setting, **SIZES)
+    data = make_task(smollm2, "IOI", n_train=2, n_test=2, seed=3)
+    scalars = ActivScalar(Points.of(smollm2, data.train.n_pos))
+    fit(smollm2, scalars, data.train, Objective(margin=10, lambda_f=1, lambda_m=1), learning_rate=1e-2, epochs=1, seed=3)
+    test = evaluate(smollm2, scalars, data.test)
+    assert row["E0"] == pytest.approx(test.E0, abs=1e-3) and row["F"] == pytest.approx(test.F, abs=1e-3)
+    assert row["E0_train"] == pytest.approx(evaluate(smollm2, scalars, data.train).E0, abs=1e-3)
+    assert row["E0_control"] != pytest.approx(row["E0"], abs=1e-6)
+
+
+def test_the_control_has_the_same_numbers_at_other_points(smollm2):
+    scalars = ActivScalar(Points.of(smollm2, 5))
+    scalars.reset(0, std=1.0)
+    control = grid.shuffled(scalars)
+    for site in scalars.theta:
+        assert not control.theta[site].equal(scalars.theta[site])
+        assert control.theta[site].flatten().sort().values.equal(scalars.theta[site].flatten().sort().values)
+
+
+@pytest.mark.skipif(not RECORDS, reason="this copy has no recorded grid")
+@pytest.mark.parametrize("draw", range(2))
+def test_recorded_rows_drawn_at_random_are_found_again(smollm2, draw):
+    table, origin = read_record(Random(draw).choice(RECORDS))
+    if origin["weights"] != fingerprint(smollm2):
+        pytest.skip("recorded on another model")
+    row = table[table["error"] == ""].sample(1, random_state=draw).iloc[0].to_dict()
+    setting = {name: row[name] for name in ("method", "task", "lambda_f", "lambda_m", "margin", "seed")}
+    sizes = {name: origin["settings"][name] for name in ("n_train", "n_test", "epochs", "rates")}
+    again = grid.run(smollm2, **setting, **sizes)
+    # Adam follows a gradient's sign, so rounding on another machine moves single parameters by a step.
+    for name in ("E0_train", "E0", "F"):
+        assert again[name] == pytest.approx(row[name], rel=0.1, abs=0.1), name
