@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from html import escape
 
+import myst_nb
 from IPython.core.pylabtools import print_figure
 from IPython.display import HTML
 from matplotlib.figure import Figure
-from myst_nb import glue
 
 
 def glue_figure(key: str, figure: Figure, *, alt: str) -> None:
@@ -30,10 +30,15 @@ def glue_figure(key: str, figure: Figure, *, alt: str) -> None:
     glue(key, HTML(f'<img src="data:image/png;base64,{picture}" alt="{escape(alt)}">'), display=False)
 
 
-def glue_numbers(**numbers: float) -> None:
-    """Keep numbers under names, for the page's sentences: ``{glue:text}`name:.2f```.
+def glue(name: str, value: object, display: bool = False) -> None:
+    """Keep a number or text under a name, for the page's sentences: ``{glue:text}`name:.2f```.
 
-    As plain floats: of NumPy's and PyTorch's own numbers a page would show the type.
+    As myst_nb's own, but a number of NumPy or PyTorch is kept as a plain one: of theirs a page would show the type.
     """
+    myst_nb.glue(name, value.item() if hasattr(value, "item") else value, display=display)
+
+
+def glue_numbers(**numbers: float) -> None:
+    """Keep several numbers under their names; see :func:`glue`."""
     for name, number in numbers.items():
-        glue(name, float(number), display=False)
+        glue(name, number)
