@@ -11,11 +11,12 @@ from transformers import LlamaForCausalLM
 
 from helpers.embedded import embedded_model
 from helpers.fitting import fit
-from helpers.interventions import ActivScalar
+from helpers.interventions import ActivScalar, SteerVec
 from helpers.models import describe, last_logits
 from helpers.objective import Objective, evaluate, logit_diff
 from helpers.sites import Points
 from helpers.tasks import TEMPLATES, make_task
+from tests.plain_hooks import independent_logits
 
 pytestmark = pytest.mark.integration
 
@@ -41,13 +42,38 @@ def test_logits_are_those_of_the_plain_checkpoint(smollm2):
     plain = LlamaForCausalLM.from_pretrained(embedded_model(), dtype=torch.float32, attn_implementation="eager").eval()
     tokens = make_task(smollm2, "CCC").train.tokens
     with torch.no_grad():
-        assert torch.equal(last_logits(smollm2, tokens), plain(tokens, logits_to_keep=1, use_cache=False).logits[:, -1])
+        ours, theirs = last_logits(smollm2, tokens), plain(tokens).logits[:, -1]
+    assert torch.allclose(ours, theirs, atol=1e-4)
+    assert not torch.allclose(ours, theirs.roll(1, dims=0), atol=1)
 
 
 def test_the_model_is_frozen_and_says_what_it_is(smollm2):
     assert not smollm2.training
     assert not any(weight.requires_grad for weight in smollm2.original_model.parameters())
     assert "cpu · float32 · weights b179c9523d0e" in describe(smollm2)
+
+
+@pytest.mark.parametrize("kind", [ActivScalar, SteerVec])
+def test_measures_of_random_interventions_agree_with_plain_hooks_on_the_checkpoint(smollm2, kind):
+    """E₀, F and M₀ written out from Eq. 6 to 8 on logits that PyTorch's own hooks made."""
+    prompts = make_task(smollm2, "IOI", n_train=3, n_test=3).test
+    intervention = kind(Points.of(smollm2, prompts.n_pos, sites=["attn_out", "mlp_out", "resid_post"]))
+    intervention.reset(seed=1, std=0.03)
+    plain = LlamaForCausalLM.from_pretrained(embedded_model(), dtype=torch.float32, attn_implementation="eager").eval()
+    rows = torch.arange(len(prompts))
+    with torch.no_grad():
+        base = plain(prompts.tokens).logits[:, -1].log_softmax(-1)
+        E = F = 0.0
+        for beta in (1.0, -1.0):
+            logits = independent_logits(plain, intervention, prompts.tokens, beta)
+            gap = beta * (logits[rows, prompts.correct] - logits[rows, prompts.wrong])
+            E -= torch.relu(-gap).mean().item()
+            steered = logits.log_softmax(-1)
+            F -= (steered.exp() * (steered - base)).sum(-1).mean().item()
+    measured = evaluate(smollm2, intervention, prompts)
+    assert (measured.E0, measured.F) == pytest.approx((E, F), abs=1e-4)
+    assert measured.M0 == -sum(int((theta.abs() >= 0.01).sum()) for theta in intervention.theta.values())
+    assert E < -0.1 and F < -0.01, "an intervention that does nothing would agree with anything"
 
 
 @pytest.mark.parametrize("name", TEMPLATES)

@@ -8,6 +8,7 @@ import torch
 from helpers.interventions import ActivScalar, SteerVec, steered_logits
 from helpers.models import last_logits
 from helpers.sites import HOOKS, Points
+from tests.plain_hooks import independent_logits
 
 pytestmark = pytest.mark.unit
 KINDS = [ActivScalar, SteerVec]
@@ -21,51 +22,13 @@ def random(kind, points: Points, seed: int = 0, std: float = 0.3):
     return intervention
 
 
-def blocks(model):
-    """The Hugging Face blocks, for hooks that know nothing of ours."""
-    inner = model.original_model.base_model
-    return inner.h if hasattr(inner, "h") else inner.layers
-
-
-def independent_logits(model, intervention, beta: float) -> torch.Tensor:
-    """Plain PyTorch hooks for attn_out, mlp_out and resid_post, written from Eq. 4 and 5 alone."""
-
-    def edit(site: str, layer: int):
-        theta = intervention.theta[site].detach()
-
-        def hook(module, args, output):
-            h = output[0] if isinstance(output, tuple) else output
-            h = h.clone()
-            for index, position in enumerate(intervention.points.positions):
-                parameter = theta[intervention.points.layers.index(layer), index]
-                if isinstance(intervention, ActivScalar):
-                    h[:, position] = h[:, position] * (1 + beta * parameter)
-                else:
-                    h[:, position] = h[:, position] + beta * parameter
-            return (h, *output[1:]) if isinstance(output, tuple) else h
-
-        return hook
-
-    handles = []
-    for layer in intervention.points.layers:
-        block = blocks(model)[layer]
-        places = {"resid_post": block, "mlp_out": block.mlp}
-        places["attn_out"] = next(getattr(block, name) for name in ("attn", "self_attn", "attention") if hasattr(block, name))
-        handles += [places[site].register_forward_hook(edit(site, layer)) for site in intervention.points.sites]
-    try:
-        return model.original_model(TOKENS).logits[:, -1]
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("sites", [("attn_out",), ("mlp_out",), ("resid_post",), ("attn_out", "mlp_out", "resid_post")])
 def test_steered_logits_equal_plain_hooks_on_the_wrapped_model(tiny, kind, sites):
     intervention = random(kind, Points.of(tiny, 7, sites=sites, layers=[1, 0], positions=[2, -1]))
     ours = steered_logits(tiny, TOKENS, intervention, [0.7, -1.0])
     for beta, logits in zip((0.7, -1.0), ours):
-        assert torch.allclose(logits, independent_logits(tiny, intervention, beta), atol=1e-10)
+        assert torch.allclose(logits, independent_logits(tiny.original_model, intervention, TOKENS, beta), atol=1e-10)
     assert not torch.allclose(ours[0], last_logits(tiny, TOKENS), atol=1e-3), "the intervention should do something"
 
 

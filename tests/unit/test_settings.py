@@ -6,6 +6,7 @@ from dataclasses import FrozenInstanceError
 
 import pytest
 import torch
+from transformer_lens.model_bridge import TransformerBridge
 
 from helpers.models import load_model, resolve_device
 from helpers.settings import MODEL_NAMES, Settings, hub_name
@@ -54,6 +55,15 @@ def test_a_device_that_is_not_there_is_an_error_before_any_loading(name, monkeyp
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     with pytest.raises(ValueError, match=f"device '{name}' is not there"):
         load_model("smollm2", device=name)
+
+
+def test_a_hub_out_of_reach_is_said_with_what_to_do(monkeypatch):
+    def unreachable(*args, **kwargs):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(TransformerBridge, "boot_transformers", unreachable)
+    with pytest.raises(ConnectionError, match="BOOK_MODEL=smollm2, which needs no hub.*no route to host"):
+        load_model("gpt2", device="cpu")
 
 
 def test_auto_takes_cuda_exactly_when_it_is_there(monkeypatch):

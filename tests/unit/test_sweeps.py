@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from joblib import parallel_config
 
-from helpers import sweeps
+from helpers import grid, sweeps
 from helpers.records import provenance, read_record, record
 from helpers.sweeps import Store, code_of, sweep, table
 
@@ -209,6 +209,22 @@ def test_code_of_tells_two_functions_apart():
         return {"square": x * x * x}
 
     assert code_of(square) == code_of(square) != code_of(other)
+
+
+def test_code_of_a_helper_covers_what_it_imports_and_nothing_else(tmp_path, monkeypatch):
+    (tmp_path / "helpers").mkdir()
+    package = Path(sweeps.__file__).parent
+    for path in package.glob("*.py"):
+        (tmp_path / "helpers" / path.name).write_text(path.read_text())
+    monkeypatch.setattr(sweeps, "__file__", str(tmp_path / "helpers" / "sweeps.py"))
+    monkeypatch.setattr(sweeps.inspect, "getfile", lambda function: str(tmp_path / "helpers" / "grid.py"))
+    before = code_of(grid.run)
+    with (tmp_path / "helpers" / "plots.py").open("a") as file:
+        file.write("# a change that grid.run does not depend on\n")
+    assert code_of(grid.run) == before
+    with (tmp_path / "helpers" / "models.py").open("a") as file:  # imported by what grid imports
+        file.write("# a change that it does depend on\n")
+    assert code_of(grid.run) != before
 
 
 def test_a_recorded_table_reads_back_with_its_provenance_and_refuses_changes(tmp_path, tiny):
