@@ -19,7 +19,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from helpers.fitting import fit
 from helpers.interventions import ActivScalar, Intervention, SteerVec
 from helpers.models import fingerprint, load_model
-from helpers.objective import Objective, evaluate
+from helpers.objective import NEGLIGIBLE, Objective, evaluate
 from helpers.records import provenance, record
 from helpers.settings import SETTINGS
 from helpers.sites import Points
@@ -70,6 +70,8 @@ def run(
 ) -> dict[str, Any]:
     """E0, F and M0 on train and test prompts of one method at one setting, and of the control on the test prompts.
 
+    ``M_rel`` counts parameters of at least 1 % of the largest one.
+
     Sites are attn_out and mlp_out at all layers and positions, as in Fig. 2 of the activation-scaling paper.
     """
     data = _task(model, task, n_train, n_test, seed)
@@ -78,12 +80,15 @@ def run(
     fit(model, intervention, data.train, objective, learning_rate=rates[method], epochs=epochs, seed=seed)
     train, test = (evaluate(model, intervention, half) for half in (data.train, data.test))
     control = evaluate(model, shuffled(intervention, seed), data.test)
+    size = intervention.vec().detach().abs()
     return {
         "E0_train": train.E0,
         "F_train": train.F,
         "E0": test.E0,
         "F": test.F,
         "M0": test.M0,
+        # M_0's threshold is absolute, and vectors' entries are small: the same count with a threshold in their own units.
+        "M_rel": -int((size >= NEGLIGIBLE * size.max()).sum()),
         "swapped": test.swapped,
         "n_parameters": test.n_parameters,
         "E0_control": control.E0,
@@ -111,7 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--n-test", type=int, default=8)
     parser.add_argument("--epochs", type=int, default=25)
     parser.add_argument("--rate-scalar", type=float, default=1e-2)
-    parser.add_argument("--rate-vector", type=float, default=1e-3)
+    parser.add_argument("--rate-vector", type=float, default=3e-3)
     given = parser.parse_args(arguments)
     model = load_model()
     rates = {"ActivScalar": given.rate_scalar, "SteerVec": given.rate_vector}

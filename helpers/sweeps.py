@@ -11,6 +11,7 @@ two processes do the same work.
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import inspect
 import json
@@ -197,9 +198,22 @@ def table(settings: Sequence[Setting], store: Store) -> pd.DataFrame:
 
 
 def code_of(function: Callable) -> str:
-    """A checksum of a function's text and of the modules of this package: results of other code are other results."""
-    modules = sorted(Path(__file__).parent.glob("*.py"))
-    return _digest([inspect.getsource(function), *(module.read_text(encoding="utf-8") for module in modules)])[:16]
+    """A checksum of the code that a function's results depend on: results of other code are other results.
+
+    For a function of this package, its module and those of the package that it imports, directly or not; for any other,
+    its own text and the whole package.
+    """
+    package = Path(__file__).parent
+    if not function.__module__.startswith("helpers."):
+        return _digest([inspect.getsource(function), *(path.read_text(encoding="utf-8") for path in sorted(package.glob("*.py")))])[:16]
+    found, ahead = {}, [Path(inspect.getfile(function))]
+    while ahead:
+        path = ahead.pop()
+        if path not in found:
+            found[path] = path.read_text(encoding="utf-8")
+            imported = [node.module for node in ast.walk(ast.parse(found[path])) if isinstance(node, ast.ImportFrom)]
+            ahead += [package / f"{name.split('.')[1]}.py" for name in imported if name and name.startswith("helpers.")]
+    return _digest([found[path] for path in sorted(found)])[:16]
 
 
 def _digest(value: Any) -> str:
