@@ -26,7 +26,7 @@ def test_every_frame_is_in_the_page_with_its_text_and_none_is_hidden_without_the
     pictures = page.find_all("img")
     assert [picture["alt"] for picture in pictures] == ["one", 'two "2"', "three"]
     assert [picture["data-value"] for picture in pictures] == ["d = 0", "d = 1", "d = 2"]
-    assert all(picture["src"].startswith("data:image/png;base64,") and not picture.has_attr("hidden") for picture in pictures)
+    assert all(picture["src"].startswith("data:image/webp;base64,") and not picture.has_attr("hidden") for picture in pictures)
     range_ = page.find("input", type="range")
     assert (range_["min"], range_["max"], range_["value"]) == ("0", "2", "1")
     assert page.find("label", attrs={"for": range_["id"]}).text == "dimension <d>:"
