@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from random import Random
 
 from transformer_lens.model_bridge import TransformerBridge
 
 from helpers.models import tokenize
-from helpers.tasks import Prompts, Task, capitals, is_single, names
+from helpers.people import one_token_names
+from helpers.tasks import Prompts, Task, capitals, is_single
 
 # Yu et al. (2023), whose world-capital prompts the CCC template follows; Ortu et al. (2024), as in Fig. 8 of the
 # activation-scaling paper. Each with its correct and its wrong answer.
@@ -97,17 +97,10 @@ def pronoun_task(model: TransformerBridge, *, template: int = 0, n_train: int = 
     if n_train < 2 or n_test < 2 or n_train % 2 or n_test % 2:
         raise ValueError(f"n_train = {n_train} and n_test = {n_test} must be even and at least 2.")
     text = PRONOUN_TEMPLATES[template]
-    dropped: Counter[str] = Counter()
-    kept: dict[str, list[str]] = {"F": [], "M": []}
-    for name, sex in names():
-        if is_single(model, " " + name):
-            kept[sex].append(name)
-        else:
-            dropped["names of several tokens"] += 1
+    kept, dropped = one_token_names(model, seed)
     random = Random(seed)
     half = (n_train + n_test) // 2
     for sex, found in kept.items():
-        random.shuffle(found)
         if len(found) < half:
             raise ValueError(f"the pronoun task has {len(found)} names ({sex}) for {half} prompts. Ask for fewer.")
     halves = []

@@ -111,7 +111,7 @@ def single_token(model: TransformerBridge, text: str) -> int:
     ids = model.tokenizer.encode(text, add_special_tokens=False)
     if len(ids) != 1:
         pieces = [model.tokenizer.decode([i]) for i in ids]
-        raise ValueError(f"{text!r} is {len(ids)} tokens {pieces} for {model.cfg.model_name}; an answer must be one token.")
+        raise ValueError(f"{text!r} is {len(ids)} tokens {pieces} for {model.cfg.model_name}; one token is needed here.")
     return ids[0]
 
 

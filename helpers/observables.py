@@ -59,7 +59,7 @@ class Observable:
 
     def __add__(self, other: Observable) -> Observable:
         if not isinstance(other, Observable):
-            return NotImplemented
+            raise TypeError(f"{self.name} can be added to another observable, not to {other!r}.")
         if self.model_name != other.model_name:
             raise ValueError(f"{self.name} belongs to {self.model_name} and {other.name} to {other.model_name}; token ids differ.")
         return self._sum([*self.terms, *other.terms], self.model_name)
@@ -76,7 +76,7 @@ class Observable:
         return self * -1
 
     def __sub__(self, other: Observable) -> Observable:
-        return self + -other if isinstance(other, Observable) else NotImplemented
+        return self + -1 * other
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Observable) and (self.terms, self.model_name) == (other.terms, other.model_name)

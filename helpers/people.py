@@ -86,6 +86,24 @@ def paper_people(model: TransformerBridge) -> list[tuple[str, str]]:
     return [(name, gender) for name, gender in PAPER_NAMES if is_single(model, " " + name)]
 
 
+def one_token_names(model: TransformerBridge, seed: int = 0) -> tuple[dict[str, list[str]], Counter[str]]:
+    """The names that are one token for this model, by registered sex, each list in an order drawn with ``seed``.
+
+    The second value counts the names that were left out, by reason.
+    """
+    dropped: Counter[str] = Counter()
+    kept: dict[str, list[str]] = {"F": [], "M": []}
+    for name, gender in names():
+        if is_single(model, " " + name):
+            kept[gender].append(name)
+        else:
+            dropped["names of several tokens"] += 1
+    random = Random(seed)
+    for group in kept.values():
+        random.shuffle(group)
+    return kept, dropped
+
+
 def two_halves(
     model: TransformerBridge, *, per_gender: int | None = None, seed: int = 0
 ) -> tuple[list[tuple[str, str]], list[tuple[str, str]], Counter[str]]:
@@ -102,16 +120,7 @@ def two_halves(
     Raises:
         ValueError: fewer names than asked for.
     """
-    dropped: Counter[str] = Counter()
-    kept: dict[str, list[str]] = {"F": [], "M": []}
-    for name, gender in names():
-        if is_single(model, " " + name):
-            kept[gender].append(name)
-        else:
-            dropped["of several tokens"] += 1
-    random = Random(seed)
-    for group in kept.values():
-        random.shuffle(group)
+    kept, dropped = one_token_names(model, seed)
     most = min(map(len, kept.values())) // 2
     size = most if per_gender is None else per_gender
     if not 1 <= size <= most:

@@ -52,7 +52,7 @@ def test_the_halves_share_no_name_and_are_balanced(smollm2):
     assert not set(choose) & set(report)
     for half in (choose, report):
         assert sum(gender == "F" for _, gender in half) * 2 == len(half) >= 40
-    assert dropped["of several tokens"] > 0
+    assert dropped["names of several tokens"] > 0
     assert (choose, report) == two_halves(smollm2, seed=3)[:2] != two_halves(smollm2, seed=4)[:2]
     with pytest.raises(ValueError, match="there are names for 1 to"):
         two_halves(smollm2, per_gender=1000)

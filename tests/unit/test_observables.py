@@ -38,6 +38,8 @@ def test_observables_add_subtract_and_scale_like_vectors(tiny) -> None:
     assert hash(combined) == hash(Observable.of(tiny, {"w3": 6, "w5": 1.5}))
     assert combined != combined * 1.001
     torch.testing.assert_close(combined.vector(tiny), 6 * she.vector(tiny) + 1.5 * he.vector(tiny))
+    with pytest.raises(TypeError, match="added to another observable"):
+        she + 3
 
 
 def test_terms_that_cancel_disappear_and_a_sum_of_nothing_is_refused(tiny) -> None:
@@ -65,7 +67,7 @@ def test_it_cannot_be_changed(tiny) -> None:
 
 @pytest.mark.parametrize("text", ["w3 w4", ""])
 def test_a_text_that_is_not_one_token_is_refused(tiny, text: str) -> None:
-    with pytest.raises(ValueError, match="must be one token"):
+    with pytest.raises(ValueError, match="one token is needed"):
         Observable.of(tiny, {text: 1})
 
 

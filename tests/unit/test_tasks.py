@@ -95,7 +95,7 @@ def test_an_answer_of_no_or_two_tokens_is_refused(tiny, text, count):
 
 @pytest.mark.parametrize(
     ("correct", "wrong", "message"),
-    [(["w1"], ["w1"], "same token"), (["w1", "w2"], ["w3"], "must match"), (["w1 w2"], ["w3"], "must be one token")],
+    [(["w1"], ["w1"], "same token"), (["w1", "w2"], ["w3"], "must match"), (["w1 w2"], ["w3"], "one token is needed")],
 )
 def test_answers_that_do_not_fit_are_refused(tiny, correct, wrong, message):
     with pytest.raises(ValueError, match=message):
