@@ -1,4 +1,4 @@
-"""How strong an intervention must be: the smallest |β| at which it flips the answers, and the β that serves best."""
+"""How strong an intervention must be: the smallest ``|β|`` at which it flips the answers, and the β that serves best."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from scipy.optimize import elementwise
-from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from helpers.interventions import Intervention, steered_logits
@@ -20,7 +19,7 @@ from helpers.tasks import Prompts
 
 @dataclass(frozen=True)
 class Flips:
-    """Per prompt, the smallest |β| on each side of 0 at which the logit difference has another sign than at β = 0.
+    """Per prompt, the smallest ``|β|`` on each side of 0 at which the logit difference has another sign than at β = 0.
 
     NaN where no β of the grid flips it. A crossing and its way back between two neighbours of the grid goes unseen.
 
@@ -35,17 +34,17 @@ class Flips:
 
     @property
     def swap(self) -> Float[np.ndarray, "batch"]:
-        """|β| on the side meant to flip: β > 0 where the model prefers the wrong answer, β < 0 where the correct one."""
+        """``|β|`` on the side meant to flip: β > 0 where the model prefers the wrong answer, β < 0 where the correct one."""
         return np.where(self.base < 0, self.up, self.down)
 
     @property
     def against(self) -> Float[np.ndarray, "batch"]:
-        """|β| on the other side, where a flip goes against the sign of β."""
+        """``|β|`` on the other side, where a flip goes against the sign of β."""
         return np.where(self.base < 0, self.down, self.up)
 
     @property
     def steers(self) -> Bool[np.ndarray, "batch"]:
-        """Whether some |β| gives the correct answer at +|β| and the wrong one at −|β| (E_0 = 0 at that strength)."""
+        """Whether some ``|β|`` gives the correct answer at +``|β|`` and the wrong one at −``|β|`` (E_0 = 0 at that strength)."""
         return np.isfinite(self.swap) & ~(self.against <= self.swap)
 
 
@@ -63,7 +62,7 @@ def smallest_flip(
 
     Args:
         model, prompts, intervention: what is steered, and how.
-        magnitudes: the grid of |β|, rising; 25 values from 0.01 to 100, evenly spaced on a logarithmic scale, if not given.
+        magnitudes: the grid of ``|β|``, rising; 25 values from 0.01 to 100, evenly spaced on a logarithmic scale, if not given.
         tolerance: relative, of the β reported.
 
     Raises:
