@@ -64,7 +64,7 @@ def search_paths(
     Args:
         model: whose heads.
         m: observables as vectors; a path goes back from all of them at once.
-        score: features of a layer's heads, [*n head d_model], the layer, and the path that they lead into -> one number a
+        score: features of a layer's heads, ``[*n head d_model]``, the layer, and the path that they lead into -> one number a
             head, higher is better.
         max_length: heads in a path, at most.
         keep: paths of each length to report.

@@ -1,4 +1,4 @@
-"""The slider's HTML: labelled, complete, and readable without its script."""
+"""The sliders' HTML: labelled, complete, and readable without their script."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import matplotlib.pyplot as plt
 import pytest
 from bs4 import BeautifulSoup
 
-from helpers.slider import slider
+from helpers.slider import slider, two_sliders
 
 pytestmark = pytest.mark.unit
 
@@ -49,4 +49,35 @@ def test_every_frame_is_in_the_page_with_its_text_and_none_is_hidden_without_the
 def test_bad_input_is_refused(n: int, alts: list[str], start: int, key: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         slider(key, "d", frames(n), alts, caption="c", start=start)
+    plt.close("all")
+
+
+def test_two_sliders_have_a_picture_for_every_combination_in_their_order() -> None:
+    before = plt.get_fignums()
+    grid = {(pair, strength): plt.subplots(figsize=(1, 1))[0] for pair in ("a <b>", "c") for strength in ("0", "1", "2")}
+    made = two_sliders("pair", ("Pair", "Strength"), grid, [f"{a} at {s}" for a, s in grid], caption="c", start=(1, 2))
+    page = BeautifulSoup(made.data, "html.parser")
+    assert [picture["alt"] for picture in page.find_all("img")] == [f"{a} at {s}" for a, s in grid]
+    assert not any(picture.has_attr("hidden") for picture in page.find_all("img"))
+    first, second = page.find_all("input", type="range")
+    assert (first["max"], first["value"], first["data-values"]) == ("1", "1", "a <b>|c")
+    assert (second["max"], second["value"], second["data-values"]) == ("2", "2", "0|1|2")
+    assert [label["for"] for label in page.find_all("label")] == [first["id"], second["id"]]
+    assert plt.get_fignums() == before
+
+
+@pytest.mark.parametrize(
+    ("combinations", "start", "message"),
+    [
+        ([("a", "0"), ("a", "1"), ("b", "0")], (0, 0), "every combination"),
+        ([("a", "0"), ("b", "0"), ("a", "1"), ("b", "1")], (0, 0), "outermost"),
+        ([("a|b", "0")], (0, 0), "must not have"),
+        ([("a", "0")], (0, 1), "start"),
+        ([], (0, 0), "0 frames"),
+    ],
+)
+def test_two_sliders_refuse_bad_input(combinations, start, message: str) -> None:
+    grid = {values: plt.subplots(figsize=(1, 1))[0] for values in combinations}
+    with pytest.raises(ValueError, match=message):
+        two_sliders("pair", ("a", "b"), grid, ["text"] * len(grid), caption="c", start=start)
     plt.close("all")
