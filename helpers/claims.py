@@ -32,6 +32,7 @@ class Claim:
         model: the model it was run on.
         verdict: one of ``VERDICTS``, computed from the run by the rule in ``criterion``.
         criterion: when the verdict would be "holds".
+        figure: the name of the figure that shows it, for the scorecard to link to; None for the closing table.
     """
 
     id: str
@@ -47,6 +48,7 @@ class Claim:
     model: str
     verdict: str
     criterion: str
+    figure: str | None = None
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"(AS|OP)-\d+", self.id):
@@ -77,7 +79,7 @@ class ClosingTable:
     def _repr_html_(self) -> str:
         head = "".join(f"<th scope='col'>{title}</th>" for title in ("Claim", "Paper", "Ours", "Verdict", "How judged"))
         rows = "".join(
-            f"<tr><td><strong>{c.id}</strong> {escape(c.statement)}</td><td>{escape(c.paper)}</td>"
+            f"<tr id='{c.id.lower()}'><td><strong>{c.id}</strong> {escape(c.statement)}</td><td>{escape(c.paper)}</td>"
             f"<td>{escape(c.ours)}<br><small>n = {c.n} {escape(c.unit)}, {c.seeds} seed{'s' * (c.seeds > 1)}, "
             f"{escape(c.model)}</small></td><td><strong>{c.verdict}</strong></td><td>{escape(c.criterion)}</td></tr>"
             for c in self.claims

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from html import escape
 
 import myst_nb
 from IPython.core.pylabtools import print_figure
 from IPython.display import HTML
 from matplotlib.figure import Figure
+from transformer_lens.model_bridge import TransformerBridge
+
+from helpers.intervals import Interval
+from helpers.records import provenance
+from helpers.settings import SETTINGS
+
+STARTED = time.monotonic()  # chapters import this module in their first cell
 
 
 def glue_figure(key: str, figure: Figure, *, alt: str) -> None:
@@ -42,3 +50,22 @@ def glue_numbers(**numbers: float) -> None:
     """Keep several numbers under their names; see :func:`glue`."""
     for name, number in numbers.items():
         glue(name, number)
+
+
+def glue_intervals(**intervals: Interval) -> None:
+    """Keep estimates with their intervals: of ``name`` the value, and as ``name_low`` and ``name_high`` its ends."""
+    for name, interval in intervals.items():
+        for end, number in zip(("", "_low", "_high"), interval):
+            glue(f"{name}{end}", number)
+
+
+def colophon(model: TransformerBridge) -> HTML:
+    """What this run of a chapter was made with: model, profile, device, versions, time taken and date; its last cell."""
+    made = provenance(model)
+    versions = ", ".join(f"{name} {number}" for name, number in made["versions"].items())
+    return HTML(
+        f"<p class='colophon'>This run: model <code>{escape(SETTINGS.model)}</code> (weights {made['weights']}, {made['dtype']}), "
+        f"profile {SETTINGS.profile}, {escape(made['device'])}, {made['threads']} threads; {versions}; "
+        f"{time.monotonic() - STARTED:.0f} seconds on {made['date']}. On another model: "
+        "<code>BOOK_MODEL=gpt2 make book</code>, or any name of the page on models.</p>"
+    )

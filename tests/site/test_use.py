@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import pytest
@@ -137,3 +138,19 @@ def test_the_widgets_code_draws_a_slider_by_itself(browser, site: Path, server: 
         page.goto((tmp_path / "slider.html").as_uri())
         page.locator(".widget-slider").first.wait_for(timeout=10_000)
         assert not seen.outside and not seen.failed and not seen.console
+
+
+def test_the_scorecard_narrows_to_one_verdict_and_is_whole_without_script(opened, site: Path) -> None:
+    with (site / "scorecard.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    held = [row["id"] for row in rows if row["verdict"] == "holds"]
+    visible = "rows => rows.filter(row => row.checkVisibility()).map(row => row.querySelector('strong').textContent)"
+    page, _ = opened("scorecard", java_script_enabled=False)
+    assert page.locator("table.scorecard tbody tr").count() == len(rows) and not page.locator(".scorecard-filter").is_visible()
+    page, _ = opened("scorecard")
+    choice = page.locator(".scorecard-filter select[data-filter=verdict]")
+    choice.focus()
+    page.keyboard.press("ArrowDown")
+    assert choice.input_value() == "holds"
+    assert page.eval_on_selector_all("table.scorecard tbody tr", visible) == held
+    assert page.locator(".scorecard-filter output").text_content() == f"{len(held)} of {len(rows)} results"

@@ -17,7 +17,7 @@ GOOD = dict(
 
 def test_the_table_is_html_for_people_and_json_for_programs():
     bundle = closing_table([Claim(**GOOD), Claim(**GOOD | {"id": "OP-2", "value": None})])._repr_mimebundle_()
-    assert json.loads(json.dumps(bundle[MIME]))[0] == GOOD
+    assert json.loads(json.dumps(bundle[MIME]))[0] == GOOD | {"figure": None}
     assert "a &lt; b" in bundle["text/html"] and "2 seeds" in bundle["text/html"]
     assert "AS-1: holds" in bundle["text/plain"]
 

@@ -1,9 +1,9 @@
-// Two things that style sheets cannot do.
+// Three things that style sheets cannot do.
 
 // What scrolls by itself has to be reachable by keyboard. Only once MathJax is done is it known which formulae are too wide.
 async function makeScrollableFocusable() {
   await window.MathJax?.startup?.promise;
-  for (const element of document.querySelectorAll("article :is(mjx-container, div.math, .output, .text_html)")) {
+  for (const element of document.querySelectorAll("article :is(mjx-container, div.math, .output, .text_html, .scrolls)")) {
     if (element.scrollWidth > element.clientWidth && getComputedStyle(element).overflowX !== "visible") element.tabIndex = 0;
   }
 }
@@ -18,3 +18,20 @@ window.addEventListener("load", () => {
   makeScrollableFocusable();
 });
 window.addEventListener("resize", makeScrollableFocusable);
+
+// The scorecard can be narrowed to one paper or one verdict. Without this script the whole table is there.
+function filterScorecard() {
+  const box = document.querySelector(".scorecard-filter");
+  if (!box) return;
+  const choices = [...box.querySelectorAll("select")];
+  const rows = [...document.querySelectorAll("table.scorecard tbody tr")];
+  const apply = () => {
+    for (const row of rows) row.hidden = choices.some((choice) => choice.value && row.dataset[choice.dataset.filter] !== choice.value);
+    box.querySelector("output").textContent = `${rows.filter((row) => !row.hidden).length} of ${rows.length} results`;
+  };
+  for (const choice of choices) choice.addEventListener("change", apply);
+  box.hidden = false;
+  apply();
+}
+
+window.addEventListener("load", filterScorecard);
