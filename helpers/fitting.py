@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -46,6 +47,7 @@ def fit(
     batch_size: int | None = None,
     seed: int = 0,
     initial_std: float = 1e-5,
+    on_epoch: Callable[[int], None] | None = None,
 ) -> Fit:
     """Learn θ with Adam, starting from N(0, initial_std²) (section 3.3 and appendix A.1, activation scaling).
 
@@ -62,6 +64,7 @@ def fit(
         batch_size: prompts a step; None takes all of them.
         seed: of the initial θ and the order of prompts.
         initial_std: standard deviation of the initial θ.
+        on_epoch: called with the number of each epoch that is done; what it raises ends the fit, with θ as it is then.
 
     Raises:
         ValueError: a learning rate, number of epochs or batch size that is not positive; an intervention made for
@@ -85,6 +88,8 @@ def fit(
         for rows in torch.randperm(len(prompts), generator=order).split(size):
             terms = step(model, intervention, prompts.at(rows), base[rows.to(base.device)], objective, optimizer)
             history.append({"epoch": epoch, **{name: term.item() for name, term in terms.items()}})
+        if on_epoch is not None:
+            on_epoch(epoch)
     return Fit(intervention, objective, history, time.perf_counter() - start)
 
 
