@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup model book test lab serve clean
+.PHONY: help setup model book test assignments grade lab serve clean
 
 # The interpreter that makes .venv.
 PYTHON ?= python3
@@ -13,14 +13,17 @@ PY := .venv/bin/python
 NOTEBOOK_TIMEOUT ?= 900
 # The port of `make serve`; 0 takes any that is free.
 PORT ?= 8000
+# The folder of `make grade`, and what else its command is to be told (python -m assignments.tools.grade --help).
+SUBMISSIONS ?=
+GRADE_FLAGS ?=
 
 # Kernels come from the environment that runs the book, whatever else the user has installed.
 export JUPYTER_PREFER_ENV_PATH := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 help: ## Say what can be made (the default)
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' Makefile
-	@echo "Variables: PYTHON=$(PYTHON)  PY=$(PY)  BOOK_MODEL  BOOK_DEVICE  BOOK_PROFILE=smoke|default|paper  BOOK_CACHE  BOOK_PROGRESS"
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
+	@echo "Variables: PYTHON=$(PYTHON)  PY=$(PY)  BOOK_MODEL  BOOK_DEVICE  BOOK_PROFILE=smoke|default|paper  BOOK_CACHE  BOOK_PROGRESS  SUBMISSIONS  GRADE_FLAGS"
 
 ifeq ($(PY),.venv/bin/python)
 setup: .venv/installed
@@ -49,9 +52,17 @@ model: setup
 
 book: model ## Execute every chapter whose results are out of date, and build the site into _build/html
 	@$(PY) -m helpers.build
+	@$(PY) -m assignments.tools.publish
 
 test: model ## Run all the tests: unit, integration, every notebook, and the site in a browser
 	@BOOK_PROFILE=smoke $(PY) -m pytest --nbmake-timeout=$(NOTEBOOK_TIMEOUT) $(PYTEST_FLAGS)
+
+assignments: setup ## Build the student versions of the problem sets into _build/assignments
+	@$(PY) -m assignments.tools.release
+
+grade: model ## Grade a folder of submissions: make grade SUBMISSIONS=folder
+	@[ -n "$(SUBMISSIONS)" ] || { echo "Say which folder: make grade SUBMISSIONS=folder" >&2; exit 1; }
+	@$(PY) -m assignments.tools.grade "$(SUBMISSIONS)" $(GRADE_FLAGS)
 
 lab: model ## Open the notebooks in JupyterLab
 	@$(PY) -m jupyter lab book

@@ -1,0 +1,1 @@
+"""Build, publish and grade the problem sets. Never part of the wheel or of what students get; nbgrader does the grading."""

@@ -1,0 +1,41 @@
+"""``python -m assignments.tools.publish``: put the student versions beside the built site, and links to them on its page.
+
+Needs no nbgrader. Only files that ``release`` made are copied, so nothing of the sources can reach the site.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import nbformat
+
+from assignments.tools.sources import ROOT
+
+PLACE = re.compile(r'(<div id="assignment-releases">).*?(</div>)', re.DOTALL)
+
+
+def publish(releases: Path, site: Path) -> Path | None:
+    """Copy the releases into the site and link them.
+
+    Returns:
+        The page with the links; None if there is no site or no release yet.
+    """
+    page, sets = site / "assignments.html", sorted(releases.glob("*.ipynb"))
+    if not page.is_file() or not sets:
+        return None
+    items = []
+    for path in sets:
+        target = site / "assignments" / path.name
+        target.parent.mkdir(exist_ok=True)
+        shutil.copy(path, target)
+        title = nbformat.read(path, as_version=4).cells[0].source.splitlines()[0].lstrip("# ")
+        items.append(f'<li><a class="reference external" href="assignments/{path.name}" download>{title}</a></li>')
+    text = page.read_text(encoding="utf-8")
+    page.write_text(PLACE.sub(lambda match: f"{match[1]}<ul>{''.join(items)}</ul>{match[2]}", text), encoding="utf-8")
+    return page
+
+
+if __name__ == "__main__":
+    publish(ROOT / "_build" / "assignments", ROOT / "_build" / "html")
