@@ -50,7 +50,7 @@ def faithfulness(plus: Logits, minus: Logits, base: Logits) -> Float[Tensor, ""]
 
 
 def minimality(theta: Float[Tensor, "n_parameters"], p: int) -> Float[Tensor, ""]:
-    """M_p, Eq. 8, for p = 1 (minus the sum of |θ|) and p = 0 (minus the number of |θ| that are not negligible)."""
+    """M_p, Eq. 8, for p = 1 (minus the sum of ``|θ|``) and p = 0 (minus the number of ``|θ|`` that are not negligible)."""
     if p == 1:
         return -theta.abs().sum()
     if p == 0:

@@ -23,6 +23,7 @@ pytestmark = pytest.mark.unit
 ROOT = Path(__file__).parents[2]
 BOOK = ROOT / "book"
 NOTEBOOKS = sorted(path for path in BOOK.rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts)
+SETS = sorted((ROOT / "assignments" / "source").glob("*/*.ipynb"))  # the course's, with solutions; no pages of the book
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 EXTRAS = PROJECT["project"]["optional-dependencies"]
 DIRECT = [Requirement(line) for line in [*PROJECT["project"]["dependencies"], *(line for extra in EXTRAS.values() for line in extra)]]
@@ -52,10 +53,10 @@ def relative(path: Path) -> str:
 
 
 def test_there_are_notebooks() -> None:
-    assert NOTEBOOKS
+    assert NOTEBOOKS and SETS
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=relative)
+@pytest.mark.parametrize("path", NOTEBOOKS + SETS, ids=relative)
 def test_a_notebook_is_valid_and_holds_no_outputs(path: Path) -> None:
     notebook = nbformat.read(path, as_version=nbformat.NO_CONVERT)
     nbformat.validate(notebook)
@@ -65,13 +66,13 @@ def test_a_notebook_is_valid_and_holds_no_outputs(path: Path) -> None:
             assert not cell.outputs and cell.execution_count is None
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=relative)
+@pytest.mark.parametrize("path", NOTEBOOKS + SETS, ids=relative)
 def test_a_code_cell_is_short_enough_to_follow(path: Path) -> None:
     cells = [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
     assert max(len(source.splitlines()) for source in cells) <= 45
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=relative)
+@pytest.mark.parametrize("path", NOTEBOOKS + SETS, ids=relative)
 def test_a_notebook_runs_on_the_environments_own_kernel(path: Path) -> None:
     assert nbformat.read(path, as_version=4).metadata.kernelspec.name == "python3"
 
@@ -157,6 +158,16 @@ def test_a_helper_is_one_idea(path: Path) -> None:
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 300
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "assignments" / "tools").glob("*.py")), ids=relative)
+def test_a_tool_of_the_assignments_is_one_idea(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 250
+
+
+def test_every_set_has_a_rubric() -> None:
+    rubrics = {path.stem for path in (ROOT / "assignments" / "rubrics").glob("*.md")}
+    assert rubrics == {path.stem for path in SETS}
+
+
 def test_helpers_never_edit_the_import_path() -> None:
     for path in (ROOT / "helpers").rglob("*.py"):
         assert "sys." + "path" not in path.read_text(encoding="utf-8"), path
@@ -181,3 +192,9 @@ def test_files_of_others_come_with_their_licence() -> None:
     for folder in ("mathjax", "widgets"):
         assert (BOOK / "_assets" / folder / "LICENSE").stat().st_size > 500
         assert f"`{folder}/`" in (BOOK / "_assets" / "README.md").read_text(encoding="utf-8")
+
+
+def test_every_helper_is_in_the_reference() -> None:
+    listed = set(re.findall(r"automodule:: (helpers\.\w+)", (BOOK / "reference.md").read_text(encoding="utf-8")))
+    modules = {f"helpers.{path.stem}" for path in (ROOT / "helpers").glob("*.py")} - {"helpers.__init__", "helpers.scorecard_page"}
+    assert listed == modules
