@@ -18,7 +18,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from helpers.models import last_logits, token_strings
 from helpers.plots import show_token
 
-WIDE = widgets.Layout(width="min(100%, 42rem)")
+WIDE = {"width": "min(100%, 42rem)"}  # not a widget: a page that only imports this has none to carry
 LABEL = {"description_width": "8rem"}
 
 # Hooks are put on the model itself: whoever uses it has to be alone with it, the thread of a fit as well.
