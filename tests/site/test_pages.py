@@ -48,6 +48,11 @@ def test_has_a_quiet_console(seen: Visit) -> None:
     assert not seen.console
 
 
+def test_tells_nothing_of_the_machine_that_built_it(seen: Visit) -> None:
+    assert not re.search(r"PosixPath\(|WindowsPath\(|\benviron\(", seen.facts["words"])
+    assert str(Path.home()) not in seen.facts["words"]
+
+
 def test_never_scrolls_sideways(seen: Visit) -> None:
     assert seen.facts["scroll"] <= seen.facts["width"]
 
