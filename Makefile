@@ -20,6 +20,9 @@ GRADE_FLAGS ?=
 # Kernels come from the environment that runs the book, whatever else the user has installed.
 export JUPYTER_PREFER_ENV_PATH := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Threads that wait give their core away. Left to spin they take it from the others on a busy machine, and all get several
+# times slower.
+export OMP_WAIT_POLICY ?= passive
 
 help: ## Say what can be made (the default)
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
