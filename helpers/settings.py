@@ -21,7 +21,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
@@ -52,7 +52,7 @@ class Settings:
     model: str = "smollm2"
     device: str = "auto"
     profile: str = "default"
-    cache: Path = Path(platformdirs.user_cache_dir("steering-book"))
+    cache: Path = field(default_factory=lambda: Path(platformdirs.user_cache_dir("steering-book")))
     progress: str = "auto"
 
     def __post_init__(self) -> None:
