@@ -157,8 +157,8 @@ def _difference(x: Tensor, group: Tensor) -> Vector:
 
 
 def _off(v: Vector, spared: Float[Tensor, "k d_model"] | None) -> Vector:
-    """v without its part in the span of some vectors."""
+    """v without its part in the span of some vectors, which may depend on each other."""
     if spared is None:
         return v
-    basis = torch.linalg.qr(spared.mT.to(v))[0]
-    return v - basis @ (basis.mT @ v)
+    spared = spared.to(v)
+    return v - torch.linalg.pinv(spared) @ (spared @ v)

@@ -113,6 +113,13 @@ def test_what_an_erasure_spares_stays_and_the_rest_of_the_difference_goes(data, 
     assert along.norm() > 0.01
 
 
+def test_sparing_a_feature_vector_twice_is_sparing_it_once(data, features) -> None:
+    x, group = data
+    twice = torch.stack([features[0], -2 * features[0], features[1]])
+    for fit in (lambda spared: leace(x, group, spared=spared), lambda spared: projection(features[2], x.mean(0), spared=spared)):
+        torch.testing.assert_close(fit(twice).write, fit(features[:2]).write)
+
+
 def test_the_strength_scales_the_edit_and_zero_is_none(data) -> None:
     x, group = data
     edit = mean_difference(x, group)
