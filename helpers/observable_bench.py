@@ -14,7 +14,7 @@ from helpers.norms import NormWeights
 from helpers.observables import Observable
 from helpers.panels import LABEL, WIDE, Panel, as_token, picture, top_tokens
 from helpers.patching import added
-from helpers.plots import heat_map
+from helpers.vector_plots import head_map
 
 EXAMPLE = ("So, Jennifer really is a great friend, isn't", "she", "he")
 
@@ -37,7 +37,7 @@ class ObservableBench(Panel):
         self.start = widgets.Button(description="Read the heads", button_style="primary")
         self.map, self.caption = widgets.Image(format="png", layout=widgets.Layout(max_width="100%")), widgets.HTML()
         self.head = widgets.Dropdown(options=[], description="Head", disabled=True, style=LABEL)
-        self.prompt = widgets.Textarea(text, description="Prompt", style=LABEL, layout=WIDE)
+        self.prompt = widgets.Textarea(text, description="Prompt", continuous_update=False, style=LABEL, layout=WIDE)
         self.position = widgets.Dropdown(options=[], description="Token", disabled=True, style=LABEL)
         self.strength = widgets.FloatSlider(0.0, min=-2, max=2, step=0.1, description="Step / ‖x‖", disabled=True, style=LABEL, layout=WIDE)
         self.now = widgets.HTML()
@@ -55,7 +55,7 @@ class ObservableBench(Panel):
             self.features = head_features(self.model, self.observable.vector(self.model), norms=self.norms)  # [layer head d_model]
             lengths = self.features.norm(dim=-1)
             figure = Figure(figsize=(7, 5), layout="constrained")
-            heat_map(lengths, columns=[str(h) for h in range(lengths.shape[1])], label="length of the feature vector", ax=figure.subplots())
+            head_map(lengths, label="length of the feature vector", ax=figure.subplots())
             self.map.value = picture(figure)
             order = [divmod(int(index), lengths.shape[1]) for index in lengths.flatten().argsort(descending=True)[:20]]
             leaders = [f"{layer}.{head} ({lengths[layer, head].item():.2f})" for layer, head in order]

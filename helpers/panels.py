@@ -5,12 +5,12 @@ from __future__ import annotations
 import io
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from html import escape
 
 import ipywidgets as widgets
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from matplotlib.figure import Figure
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
@@ -94,24 +94,21 @@ def top_tokens(model: TransformerBridge, logits: Float[Tensor, "d_vocab"], n: in
 
 @torch.no_grad()
 def continuation(
-    model: TransformerBridge, tokens: Tensor, n_new: int, steered: Callable[[int], object], stopped: Callable[[], bool] = lambda: False
+    model: TransformerBridge, tokens: Int[Tensor, "1 pos"], n_new: int, steered: Callable[[int], AbstractContextManager]
 ) -> str:
     """The likeliest continuation of one prompt, a token at a time, with whatever ``steered(length)`` puts on the model.
 
     Args:
         model: writes the text.
-        tokens: the prompt, [1 pos].
-        n_new: how many tokens.
+        tokens: the prompt.
+        n_new: how many tokens at most; the text ends early with the model's end-of-sequence token.
         steered: length of the text so far, in tokens -> a context manager that puts the intervention on the model.
-        stopped: asked before each token.
     """
     start = tokens.shape[1]
     for _ in range(n_new):
-        if stopped():
-            break
         with steered(tokens.shape[1]):
             best = last_logits(model, tokens).argmax(-1, keepdim=True)
-        tokens = torch.cat([tokens, best], dim=1)
         if best.item() == model.tokenizer.eos_token_id:
             break
+        tokens = torch.cat([tokens, best], dim=1)
     return model.tokenizer.decode(tokens[0, start:])

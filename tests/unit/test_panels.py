@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 
 from helpers import panels
+from helpers.activations import read
 from helpers.interventions import ActivScalar
 from helpers.models import last_logits
 from helpers.observable_bench import ObservableBench
+from helpers.patching import steer
 from helpers.sites import Points
 from helpers.steering_bench import SteeringBench, on_longer
 
@@ -34,9 +38,17 @@ def test_fit_draws_a_map_and_the_slider_moves_the_answers(bench, method) -> None
     fitted(bench)
     assert "Fitted" in bench.status.value and bench.progress.value == 3
     assert bytes(bench.map.value).startswith(b"\x89PNG") and "attn_out of layer" in bench.caption.value
-    before = bench.now.value
-    bench.beta.value = 1.0
-    assert bench.now.value != before and "w4" in bench.now.value and not bench.start.disabled and bench.stop.disabled
+    prompts, intervention = bench.fitted
+    for theta in intervention.theta.values():  # three epochs learn little: make it strong enough to be seen
+        theta.data *= 0.5 / theta.abs().max()
+    shown = []
+    for beta in (1.0, -1.0):
+        bench.beta.value = beta
+        with intervention.applied(bench.model, beta), torch.no_grad():
+            chance = last_logits(bench.model, prompts.tokens).softmax(-1)[0, prompts.correct].item()
+        shown.append(f"w4: {chance:.1%}")
+        assert shown[-1] in bench.now.value
+    assert shown[0] != shown[1] and not bench.start.disabled and bench.stop.disabled
 
 
 def test_at_strength_zero_the_bench_shows_the_model_itself(bench) -> None:
@@ -85,9 +97,15 @@ def test_parameters_of_a_prompt_act_at_its_positions_of_a_longer_text_only(tiny)
 
 def test_the_model_writes_on_with_and_without_steering(bench) -> None:
     fitted(bench)
+    for theta in bench.fitted[1].theta.values():
+        theta.data.fill_(20.0)
     bench.beta.value, bench.n_new.value = 2.0, 3
     bench.write.click()
-    assert bench.written.value.count("<strong>") == 2 and "β = 0" in bench.written.value
+    steered, plain = re.findall(r"</strong> …(.*?)</p>", bench.written.value)
+    tokens = bench.fitted[0].tokens
+    for _ in range(3):
+        tokens = torch.cat([tokens, last_logits(bench.model, tokens).argmax(-1, keepdim=True)], dim=1)
+    assert plain == bench.model.tokenizer.decode(tokens[0, -3:]) != steered
 
 
 @pytest.fixture
@@ -103,9 +121,14 @@ def test_an_observable_ranks_the_heads_and_a_step_moves_it(reading) -> None:
     assert reading.head.options[0][1] == divmod(int(lengths.argmax()), lengths.shape[1])
     layer, head = reading.head.value
     assert f"{layer}.{head}" in reading.caption.value
-    still = reading.now.value
-    reading.strength.value = 1.0
-    assert reading.now.value != still and "nats" in reading.now.value
+    told = lambda: re.search(r"Observable (\S+) → (\S+) nats", reading.now.value).groups()
+    before, after = told()
+    assert before == after, "a step of no length"
+    reading.strength.value = 2.0
+    stream = read(reading.model, reading.tokens, [f"blocks.{layer}.hook_resid_pre"])[0][f"blocks.{layer}.hook_resid_pre"][0, -1]
+    direction = reading.features[layer, head] / reading.features[layer, head].norm()
+    logits = steer(reading.model, reading.tokens, layer, -1, 2 * stream.norm() * direction[None])[0]
+    assert told() == (before, f"{reading.observable.measure(logits).item():+.2f}") and told()[1] != before
 
 
 def test_two_lists_weigh_the_same(reading) -> None:
