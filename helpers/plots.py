@@ -9,6 +9,7 @@ import numpy as np
 import seaborn as sns
 from jaxtyping import Float
 from matplotlib.axes import Axes
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 # Two colours that stay apart for every common kind of colour blindness, kept for the two answers throughout the book.
@@ -49,19 +50,33 @@ def heat_map(
     Raises:
         ValueError: labels that do not match the values.
     """
-    values = np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values, dtype=float)
+    values = as_array(values)
     if values.ndim != 2 or values.shape[1] != len(columns) or (rows is not None and values.shape[0] != len(rows)):
         raise ValueError(f"values of shape {values.shape} for {len(columns)} columns and {len(rows or values)} rows.")
     ax = ax or plt.subplots(figsize=(max(4, 0.42 * len(columns) + 1.5), max(2.5, 0.13 * len(values) + 1.5)))[1]
-    limit = limit or float(np.abs(values).max()) or 1.0
-    image = ax.imshow(values, cmap="RdBu_r", vmin=-limit, vmax=limit, origin="lower", aspect="auto", interpolation="nearest")
+    draw_cells(ax, values, label=label, limit=limit)
     ax.set_xticks(range(len(columns)), [show_token(text) for text in columns], rotation=60, ha="right", fontsize="small")
     if rows is not None:
         ax.set_yticks(range(len(rows)), rows, fontsize="small")
     ax.set_ylabel(row_label)
+    return ax
+
+
+def draw_cells(ax: Axes, values: Float[np.ndarray, "row column"], *, label: str, signed: bool = True, limit: float | None = None) -> None:
+    """Cells and their colour bar, the first row at the bottom: signed values on a map centred at zero, sizes on one that starts there.
+
+    Args:
+        ax: where to draw.
+        values: one a cell.
+        label: what the values are, with their unit.
+        signed: whether values below zero mean something.
+        limit: end of the colour scale; the largest magnitude if not given.
+    """
+    limit = limit or float(np.abs(values).max()) or 1.0
+    colours = {"cmap": "RdBu_r", "vmin": -limit} if signed else {"cmap": "viridis", "vmin": 0}
+    image = ax.imshow(values, origin="lower", aspect="auto", interpolation="nearest", vmax=limit, **colours)
     ax.grid(False)
     ax.figure.colorbar(image, ax=ax, label=label)
-    return ax
 
 
 def beta_curves(
@@ -84,7 +99,7 @@ def beta_curves(
         ax: where to draw; new axes if not given.
     """
     ax = ax or plt.subplots(figsize=(5, 3.2))[1]
-    drawn = {name: np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values) for name, values in curves.items()}
+    drawn = {name: as_array(values) for name, values in curves.items()}
     for name, values in drawn.items():
         ax.plot(betas, values, label=name, color=(colors or {}).get(name), marker=".", markersize=4)
     if crossing is not None:
@@ -100,6 +115,11 @@ def beta_curves(
     ax.set_ylabel(ylabel)
     ax.legend(fontsize="small")
     return ax
+
+
+def as_array(values: ArrayLike | Tensor) -> np.ndarray:
+    """Numbers of any kind as an array; a tensor's without its gradient, from whatever device."""
+    return np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values)
 
 
 def show_token(text: str) -> str:

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from helpers.plots import CORRECT, OTHER, WRONG
+from helpers.plots import CORRECT, OTHER, WRONG, as_array, draw_cells
 
 
 def head_map(
@@ -26,14 +26,9 @@ def head_map(
         signed: whether values below zero mean something.
         ax: where to draw; new axes if not given.
     """
-    values = _array(values)
     ax = ax or plt.subplots(figsize=(3.5, 4))[1]
-    limit = float(np.abs(values).max()) or 1.0
-    colours = {"cmap": "RdBu_r", "vmin": -limit} if signed else {"cmap": "viridis", "vmin": 0}
-    image = ax.imshow(values, origin="lower", aspect="auto", interpolation="nearest", vmax=limit, **colours)
+    draw_cells(ax, as_array(values), label=label, signed=signed)
     ax.set(title=title, xlabel="head", ylabel="layer")
-    ax.grid(False)
-    ax.figure.colorbar(image, ax=ax, label=label)
     return ax
 
 
@@ -60,9 +55,9 @@ def over_norms(
     """
     ax = ax or plt.subplots(figsize=(7.5, 3.5))[1]
     for label, values in lines.items():
-        (line,) = ax.plot(_array(values), label=label, **(styles or {}).get(label, {}))
+        (line,) = ax.plot(as_array(values), label=label, **(styles or {}).get(label, {}))
         if label in (bands or {}):
-            ax.fill_between(range(len(names)), *_array(bands[label]), color=line.get_color(), alpha=0.25)
+            ax.fill_between(range(len(names)), *as_array(bands[label]), color=line.get_color(), alpha=0.25)
     ticks = range(0, len(names), 10)
     ax.set_xticks(ticks, [names[i].removeprefix("blocks.") for i in ticks])
     ax.set(ylabel=ylabel, xlabel="norm: layer, and ln1 (attention) or ln2 (MLP)", title=title)
@@ -89,9 +84,9 @@ def against_forecast(
         named: points to name, by their number.
         ax: where to draw; new axes if not given.
     """
-    forecast, measured = _array(forecast), _array(measured)
+    forecast, measured = as_array(forecast), as_array(measured)
     ax = ax or plt.subplots(figsize=(5, 4))[1]
-    colours = {"color": CORRECT} if values is None else {"c": _array(values), "cmap": "viridis"}
+    colours = {"color": CORRECT} if values is None else {"c": as_array(values), "cmap": "viridis"}
     ax.scatter(forecast, measured, s=14, **colours)
     ends = [min(forecast.min(), measured.min()), max(forecast.max(), measured.max())]
     ax.plot(ends, ends, color=OTHER, linewidth=1)
@@ -123,10 +118,10 @@ def two_readings(
         xlabel, ylabel: what a and b are, with their unit.
         ax: where to draw; new axes if not given.
     """
-    a, b = _array(a), _array(b)
+    a, b = as_array(a), as_array(b)
     ax = ax or plt.subplots(figsize=(6, 3.4))[1]
     for (label, which), color in zip(groups.items(), (CORRECT, WRONG)):
-        ax.scatter(a[_array(which)], b[_array(which)], s=6, color=color, alpha=0.5, label=label)
+        ax.scatter(a[as_array(which)], b[as_array(which)], s=6, color=color, alpha=0.5, label=label)
     ends = np.array([a.min(), a.max()])
     for number, (label, (slope, intercept)) in enumerate(lines.items()):
         style = {"color": OTHER, "linestyle": "--"} if number else {"color": "black"}
@@ -157,14 +152,10 @@ def steering_curve(
     ax = ax or plt.subplots(figsize=(5, 3.6))[1]
     at = int(np.searchsorted(amounts, 0))
     x = np.insert(np.asarray(amounts, dtype=float), at, 0)
-    own, *controls = (np.insert(column, at, 0) for column in _array(change).T)
-    reach = np.stack([own - np.insert(_array(low), at, 0), np.insert(_array(high), at, 0) - own])
+    own, *controls = (np.insert(column, at, 0) for column in as_array(change).T)
+    reach = np.stack([own - np.insert(as_array(low), at, 0), np.insert(as_array(high), at, 0) - own])
     ax.errorbar(x, own, yerr=reach, color=CORRECT, marker="o", markersize=4, label="feature vector")
     ax.plot(x, slope * x, color="black", linewidth=1, linestyle="--", label="straight line (gradient)")
     for number, values in enumerate(controls):
         ax.plot(x, values, color=OTHER, marker=".", label=None if number else "random directions")
     return ax
-
-
-def _array(values: ArrayLike | Tensor) -> np.ndarray:
-    return np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values)
