@@ -29,6 +29,8 @@ def head_map(
     ax = ax or plt.subplots(figsize=(3.5, 4))[1]
     draw_cells(ax, as_array(values), label=label, signed=signed)
     ax.set(title=title, xlabel="head", ylabel="layer")
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.get_major_locator().set_params(integer=True)  # there is no head 2.5
     return ax
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import io
+
 import matplotlib
 
 matplotlib.use("Agg")
@@ -10,7 +13,7 @@ import matplotlib.pyplot as plt
 import pytest
 from bs4 import BeautifulSoup
 
-from helpers.slider import slider, two_sliders
+from helpers.slider import choice, slider, two_sliders
 
 pytestmark = pytest.mark.unit
 
@@ -25,30 +28,62 @@ def test_every_frame_is_in_the_page_with_its_text_and_none_is_hidden_without_the
     page = BeautifulSoup(made.data, "html.parser")
     pictures = page.find_all("img")
     assert [picture["alt"] for picture in pictures] == ["one", 'two "2"', "three"]
-    assert [picture["data-value"] for picture in pictures] == ["d = 0", "d = 1", "d = 2"]
     assert all(picture["src"].startswith("data:image/webp;base64,") and not picture.has_attr("hidden") for picture in pictures)
     range_ = page.find("input", type="range")
-    assert (range_["min"], range_["max"], range_["value"]) == ("0", "2", "1")
+    assert (range_["min"], range_["max"], range_["value"], range_["data-values"]) == ("0", "2", "1", "d = 0|d = 1|d = 2")
     assert page.find("label", attrs={"for": range_["id"]}).text == "dimension <d>:"
     assert page.find("figcaption").text == "Angles & d."
     assert plt.get_fignums() == before
 
 
+def test_how_to_use_it_is_folded_away_and_told_only_where_the_script_runs() -> None:
+    made = slider("angles", "d", frames(1), ["one"], caption="c", how="Look at <b>.")
+    (fold,) = BeautifulSoup(made.data, "html.parser").find_all("details")
+    assert fold.has_attr("hidden") and not fold.has_attr("open")
+    assert fold.find("summary").text == "How to use this"
+    assert "arrow keys" in fold.find("p").text and fold.find("p").text.endswith("Look at <b>.")
+
+
+def test_all_frames_are_of_one_size_whatever_is_drawn_in_them() -> None:
+    few, many = frames(2).values()
+    many.suptitle("a title that is far wider than the picture")
+    page = BeautifulSoup(slider("a", "d", {"1": few, "2": many}, ["one", "two"], caption="c").data, "html.parser")
+    data = [base64.b64decode(picture["src"].partition(",")[2]) for picture in page.find_all("img")]
+    sizes = {plt.imread(io.BytesIO(each), format="webp").shape for each in data}
+    assert len(sizes) == 1
+
+
+def test_a_choice_has_a_list_in_place_of_the_range() -> None:
+    page = BeautifulSoup(choice("who", "Observable", frames(3), ["a b", "c", "d"], caption="c", start=2).data, "html.parser")
+    listed = page.find("select")
+    assert page.find("label", attrs={"for": listed["id"]}).text == "Observable:"
+    assert [option.text for option in listed.find_all("option")] == ["d = 0", "d = 1", "d = 2"]
+    assert [option.has_attr("selected") for option in listed.find_all("option")] == [False, False, True]
+    assert not page.find("input") and listed.parent.has_attr("hidden")
+
+
+@pytest.mark.parametrize("make", [slider, choice])
 @pytest.mark.parametrize(
     ("n", "alts", "start", "key", "message"),
     [
         (0, [], 0, "a", "0 frames"),
         (2, ["one"], 0, "a", "2 frames and 1 texts"),
         (1, [" "], 0, "a", "needs a text"),
-        (1, ["one"], 1, "a", "start = 1"),
+        (1, ["one"], 1, "a", "start = "),
         (1, ["one"], 0, "two words", "must be letters"),
         (1, ["one"], 0, "", "must be letters"),
         (1, ["one"], 0, "1a", "must be letters"),
     ],
 )
-def test_bad_input_is_refused(n: int, alts: list[str], start: int, key: str, message: str) -> None:
+def test_bad_input_is_refused(make, n: int, alts: list[str], start: int, key: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        slider(key, "d", frames(n), alts, caption="c", start=start)
+        make(key, "d", frames(n), alts, caption="c", start=start)
+    plt.close("all")
+
+
+def test_a_value_of_a_slider_must_not_look_like_two() -> None:
+    with pytest.raises(ValueError, match="must not have"):
+        slider("a", "d", {"one|two": plt.subplots(figsize=(1, 1))[0]}, ["one"], caption="c")
     plt.close("all")
 
 
