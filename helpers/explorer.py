@@ -33,6 +33,7 @@ SELECT = '<p><label for="{id}">{label}:</label> <select id="{id}">{options}</sel
 SCRIPT = """key => {
 const figure = document.getElementById(key), said = figure.querySelector(".explorer-setting");
 const [plane, task, method] = figure.querySelectorAll("select"), panels = [...figure.querySelectorAll(".explorer-panel")];
+const told = point => point.querySelector("title").textContent, place = point => point.getAttribute("transform").split(")")[0];
 let points = [], current = null;
 const select = (point, focus) => {
   for (const each of points) {
@@ -40,7 +41,8 @@ const select = (point, focus) => {
     each.tabIndex = each === point ? 0 : -1;
   }
   current = point;
-  said.textContent = point.querySelector("title").textContent;
+  const others = points.filter(each => each !== point && place(each) === place(point)).map(each => told(each).split(":")[0]);
+  said.textContent = told(point) + (others.length ? `. At the same place: ${others.join("; ")}` : "") + ".";
   if (focus) point.focus();
 };
 const show = () => {
@@ -76,12 +78,13 @@ for (const panel of panels) {
   const [plot, list] = [panel.querySelector("svg"), panel.querySelector(".points")];
   plot.setAttribute("role", "group");
   list.setAttribute("role", "listbox");
-  list.setAttribute("aria-label", "Settings, by their first measure");
+  list.setAttribute("aria-label", `Settings of ${panel.dataset.task} from left to right`);
   for (const point of list.children) point.setAttribute("role", "option");
   plot.addEventListener("pointermove", nearest);
   plot.addEventListener("pointerdown", nearest);
-  list.addEventListener("focusin", event => select(event.target, false));
-  list.addEventListener("keydown", event => {
+  // On the panel: an SVG element that listens for the focus would itself take it in some browsers.
+  panel.addEventListener("focusin", event => select(event.target, false));
+  panel.addEventListener("keydown", event => {
     if (!(event.key in STEPS) || event.ctrlKey || event.altKey || event.metaKey) return;
     event.preventDefault();
     const to = Math.max(0, Math.min(points.length - 1, points.indexOf(event.target) + STEPS[event.key]));

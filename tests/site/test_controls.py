@@ -1,0 +1,175 @@
+"""Controls of a published page: by mouse, by keyboard, by finger, on paper, and without their script."""
+
+from __future__ import annotations
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from conftest import WIDTHS
+from test_use import opened  # noqa: F401
+
+pytestmark = pytest.mark.site
+
+FIRST, PARETO, PRONOUNS = "activation-scaling/one-prompt", "activation-scaling/pareto", "observable-propagation/pronouns"
+# Every figure with pictures behind a control, and the page that it is on.
+SLIDERS = {
+    "one-beta": FIRST,
+    "op-question": PRONOUNS,
+    "op-head": PRONOUNS,
+    "op-dimension": "observable-propagation/layernorm",
+    "op-norm": "observable-propagation/layernorm",
+    "bias-pair": "observable-propagation/bias",
+}
+EXPLORER, MARKS = "#pareto-explorer", ".points [role=option]:visible"
+
+
+def shown(page, key: str) -> str:
+    """What the one picture in sight says."""
+    (alt,) = page.locator(f"#{key}-figure img:visible").evaluate_all("images => images.map(image => image.alt)")
+    return alt
+
+
+@pytest.mark.parametrize("key", SLIDERS)
+def test_arrow_keys_change_the_one_picture_in_sight(opened, key: str) -> None:  # noqa: F811
+    page, seen = opened(SLIDERS[key])
+    texts = page.locator(f"#{key}-figure img").evaluate_all("images => images.map(image => image.alt)")
+    control = page.locator(f"#{key}-figure :is(input, select)").last
+    control.focus()
+    page.keyboard.press("Home")
+    first = shown(page, key)
+    page.keyboard.press("ArrowDown" if control.evaluate("element => element.localName") == "select" else "ArrowRight")
+    second = shown(page, key)
+    page.keyboard.press("End")
+    assert first in texts and texts.index(second) == texts.index(first) + 1 and shown(page, key) == texts[-1]
+    if control.get_attribute("type") == "range":
+        said = page.locator(f"output[for={control.get_attribute('id')}]").text_content()
+        assert said == control.get_attribute("aria-valuetext") != ""
+    assert not seen.console
+
+
+def test_the_mouse_moves_beta_and_the_answers_change_places(opened) -> None:  # noqa: F811
+    page, _ = opened(FIRST)
+    slider = page.locator("#one-beta")
+    slider.scroll_into_view_if_needed()
+    box = slider.bounding_box()
+    ends = []
+    for across in (2, box["width"] - 2):
+        slider.click(position={"x": across, "y": box["height"] / 2})
+        words = shown(page, "one-beta")
+        assert "Map of β·α" in words and "Likeliest next tokens" in words
+        correct, wrong = (float(answer.split()[-1].rstrip("%")) for answer in words.partition("Answers: ")[2].rstrip(".").split(", "))
+        ends.append(correct - wrong)
+    assert ends[0] < ends[1]
+
+
+def test_pictures_of_a_slider_are_of_one_size(opened) -> None:  # noqa: F811
+    page, _ = opened(FIRST)
+    sizes = page.locator("#one-beta-figure img").evaluate_all("images => images.map(image => [image.naturalWidth, image.naturalHeight])")
+    assert len(sizes) > 5 and len({tuple(size) for size in sizes}) == 1
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("key", SLIDERS)
+def test_without_script_every_picture_is_there_and_no_control(opened, key: str, width: int) -> None:  # noqa: F811
+    page, _ = opened(SLIDERS[key], width, java_script_enabled=False)
+    figure = page.locator(f"#{key}-figure")
+    assert figure.locator("img:visible").count() == figure.locator("img").count() > 1
+    assert figure.locator("input:visible, select:visible, summary:visible").count() == 0
+
+
+def test_one_tab_stop_leads_to_the_points_and_arrow_keys_from_one_to_the_next(opened) -> None:  # noqa: F811
+    page, seen = opened(PARETO)
+    page.locator("#pareto-explorer-method").focus()
+    page.keyboard.press("Tab")
+    told = page.locator(f"{EXPLORER} .explorer-setting")
+    n = page.locator(f"{EXPLORER} {MARKS}").count()
+    found = [told.text_content()]
+    for _ in range(n - 1):
+        page.keyboard.press("ArrowRight")
+        found.append(told.text_content())
+    assert n > 1 and len(set(found)) == n
+    assert all("λ_F = " in text and "λ_M = " in text and "effectiveness E₀" in text for text in found)
+    page.keyboard.press("ArrowRight")
+    assert told.text_content() == found[-1], "at the end the keys go no further"
+    page.keyboard.press("Home")
+    assert told.text_content() == found[0]
+    assert page.locator(f"{EXPLORER} .points [tabindex='0']:visible").count() == 1
+    assert page.locator(f"{EXPLORER} [aria-selected=true]").count() == 1
+    page.keyboard.press("Tab")
+    assert page.evaluate("() => document.activeElement.getAttribute('role')") != "option"
+    assert not seen.console
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_the_mouse_finds_every_setting(opened, width: int) -> None:  # noqa: F811
+    page, _ = opened(PARETO, width)
+    told = page.locator(f"{EXPLORER} .explorer-setting")
+    marks = page.locator(f"{EXPLORER} {MARKS}")
+    texts = [mark.locator("title").text_content() for mark in marks.all()]
+    places = [mark.get_attribute("transform").partition(")")[0] for mark in marks.all()]
+    assert len(texts) > 1
+    for i, place in enumerate(places):
+        marks.nth(i).hover(force=True)
+        # Points that lie on one another are told together, whichever comes first.
+        assert any(told.text_content().startswith(text) for text, other in zip(texts, places) if other == place)
+        assert all(text.partition(":")[0] in told.text_content() for text, other in zip(texts, places) if other == place)
+
+
+def test_lists_choose_plane_task_and_method(opened) -> None:  # noqa: F811
+    page, _ = opened(PARETO)
+    figure = page.locator(EXPLORER)
+    chosen = [figure.locator("select").nth(i) for i in range(3)]
+    for plane in chosen[0].locator("option").all_text_contents():
+        for task in chosen[1].locator("option").all_text_contents():
+            chosen[0].select_option(plane)
+            chosen[1].select_option(task)
+            (panel,) = figure.locator(".explorer-panel:visible").all()
+            assert (panel.get_attribute("data-plane"), panel.get_attribute("data-task")) == (plane, task)
+            counts = []
+            for method in chosen[2].locator("option").all_text_contents():
+                chosen[2].select_option(method)
+                of = panel.locator(MARKS).evaluate_all("marks => marks.map(mark => mark.dataset.method)")
+                assert set(of) == {method} or not counts
+                counts.append(len(of))
+                assert figure.locator("output").text_content().startswith(f"{task}, {plane}, {method}: {len(of)} settings, ")
+                large = panel.locator(MARKS).evaluate_all(
+                    "marks => marks.filter(mark => mark.getAttribute('transform').includes('scale(5.5)')).length"
+                )
+                assert f", {large} on the front" in figure.locator("output").text_content() and large > 0
+                assert [line.get_attribute("data-front") for line in panel.locator("polyline").all() if line.is_visible()] in ([method], [])
+            assert counts[0] == sum(counts[1:])
+            chosen[2].select_option(index=0)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_without_script_all_plots_and_the_table_of_the_fronts_can_be_read(opened, width: int) -> None:  # noqa: F811
+    page, _ = opened(PARETO, width, java_script_enabled=False)
+    figure = page.locator(EXPLORER)
+    assert figure.locator(".explorer-panel:visible").count() == figure.locator(".explorer-panel").count() == 4
+    assert figure.locator("select:visible").count() == 0
+    figure.locator("summary:visible").click()
+    assert figure.locator("table tbody tr:visible").count() > 3
+    assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_no_serious_fault_once_all_is_opened(opened, scheme: str) -> None:  # noqa: F811
+    for name in (PARETO, FIRST):
+        page, _ = opened(name, WIDTHS[0], color_scheme=scheme)
+        for summary in page.locator(":is(.explorer, .slider) summary").all():
+            summary.click()
+        if name == PARETO:
+            page.locator(f"{EXPLORER} {MARKS}").first.focus()
+        faults = Axe().run(page, context=".explorer, .slider").response["violations"]
+        assert not [(fault["id"], fault["nodes"][0]["html"][:200]) for fault in faults if fault["impact"] in ("serious", "critical")]
+
+
+def test_on_paper_all_plots_are_there_and_nothing_to_click(opened) -> None:  # noqa: F811
+    page, _ = opened(PARETO)
+    page.emulate_media(media="print")
+    figure = page.locator(EXPLORER)
+    assert figure.locator(".explorer-panel:visible").count() == 4
+    assert figure.locator("select:visible").count() == 0
+    page, _ = opened(FIRST)
+    page.emulate_media(media="print")
+    assert page.locator("#one-beta-figure img:visible").count() == 1
+    assert page.locator("#one-beta-figure :is(input, summary):visible").count() == 0
