@@ -32,14 +32,20 @@ def shown(page, key: str) -> str:
 def test_arrow_keys_change_the_one_picture_in_sight(opened, key: str) -> None:  # noqa: F811
     page, seen = opened(SLIDERS[key])
     texts = page.locator(f"#{key}-figure img").evaluate_all("images => images.map(image => image.alt)")
-    control = page.locator(f"#{key}-figure :is(input, select)").last
-    control.focus()
-    page.keyboard.press("Home")
+    controls = page.locator(f"#{key}-figure :is(input, select)").all()
+    for control in controls:
+        control.focus()
+        page.keyboard.press("Home")
     first = shown(page, key)
-    page.keyboard.press("ArrowDown" if control.evaluate("element => element.localName") == "select" else "ArrowRight")
-    second = shown(page, key)
-    page.keyboard.press("End")
-    assert first in texts and texts.index(second) == texts.index(first) + 1 and shown(page, key) == texts[-1]
+    # In a small run a slider may have one value alone.
+    control = [each for each in controls if each.evaluate("each => Number(each.max) || each.options?.length - 1 || 0") > 0][-1]
+    control.focus()
+    page.keyboard.press("ArrowRight" if control.get_attribute("type") == "range" else "ArrowDown")
+    assert first == texts[0] and shown(page, key) == texts[1]
+    for each in controls:
+        each.focus()
+        page.keyboard.press("End")
+    assert shown(page, key) == texts[-1]
     if control.get_attribute("type") == "range":
         said = page.locator(f"output[for={control.get_attribute('id')}]").text_content()
         assert said == control.get_attribute("aria-valuetext") != ""
