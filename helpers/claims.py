@@ -62,7 +62,12 @@ class Claim:
 
 
 def verdict(holds: bool, *, in_part: bool = False) -> str:
-    """The word for a claim that holds, else holds in part, else does not."""
+    """The word for a claim that holds, else holds in part, else does not.
+
+    Example:
+        >>> verdict(True), verdict(False, in_part=True), verdict(False)
+        ('holds', 'holds in part', 'does not hold')
+    """
     return VERDICTS[0] if holds else VERDICTS[1] if in_part else VERDICTS[2]
 
 

@@ -19,6 +19,12 @@ def coupling(y1: Float[Tensor, "*batch d_model"], y2: Float[Tensor, "*batch d_mo
 
     Raises:
         ValueError: a y₁ that is zero, on which nothing can be conditioned.
+
+    Example:
+        >>> import torch
+        >>> y1, y2 = torch.tensor([2.0, 0.0]), torch.tensor([1.0, 5.0])
+        >>> coupling(y1, y2), coupling(y2, y1)
+        (tensor(0.5000), tensor(0.0769))
     """
     square = y1.pow(2).sum(-1)
     if (square == 0).any():
@@ -77,6 +83,11 @@ def best_fit(
 
     Raises:
         ValueError: shapes that differ, fewer than two groups, values that are not finite, or an a that never varies.
+
+    Example:
+        >>> line = best_fit([[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]], [[1.0, 3.0], [5.0, 7.0], [9.0, 11.0]])
+        >>> line.slope, line.intercept, line.n_groups
+        (2.0, 1.0, 3)
     """
     a, b = (np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values, dtype=float) for values in (a, b))
     if a.shape != b.shape or a.ndim != 2 or len(a) < 2:

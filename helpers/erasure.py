@@ -25,6 +25,10 @@ def least_norm(features: Float[Tensor, "n d_model"], changes: Float[Tensor, "n"]
 
     Raises:
         ValueError: feature vectors that are linearly dependent, so that not every combination of changes can be had.
+
+    Example:
+        >>> least_norm(torch.tensor([[1.0, 1.0, 0.0], [0.0, 0.0, 2.0]]), torch.tensor([2.0, 0.0]))
+        tensor([1., 1., 0.])
     """
     if torch.linalg.matrix_rank(features) < len(features):
         raise ValueError("these feature vectors are linearly dependent: what one of them reads follows from the others.")
@@ -57,6 +61,12 @@ def projection(feature: Vector, mean: Vector, *, spared: Float[Tensor, "k d_mode
 
     Raises:
         ValueError: the feature vector lies in the span of the spared ones.
+
+    Example:
+        >>> feature, other = torch.tensor([1.0, 1.0]), torch.tensor([0.0, 1.0])
+        >>> erased = projection(feature, torch.zeros(2), spared=other[None])(torch.tensor([3.0, 4.0]))
+        >>> feature @ erased, other @ erased  # nothing is left of the one, and the other still reads 4
+        (tensor(0.), tensor(4.))
     """
     write = _off(feature, spared)
     if write.norm() < 1e-6 * feature.norm():

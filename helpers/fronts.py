@@ -16,6 +16,11 @@ def on_front(table: pd.DataFrame, measures: Sequence[str]) -> pd.Series:
     """Which rows no other row dominates: none is at least as good in every measure and better in one.
 
     Rows with equal measures are all on the front, or none is. Rows that lack a measure (a failed fit) are not.
+
+    Example:
+        >>> table = pd.DataFrame({"E0": [0.0, -1.0, -2.0], "M0": [-9.0, -4.0, -5.0]})
+        >>> on_front(table, ["E0", "M0"]).tolist()  # the second row is better than the third in both
+        [True, True, False]
     """
     values = table[list(measures)].to_numpy(float)
     complete = np.isfinite(values).all(1)
@@ -42,6 +47,11 @@ def hypervolume(table: pd.DataFrame, measures: Sequence[str], reference: Sequenc
 
     Raises:
         ValueError: a reference value that is not negative.
+
+    Example:
+        >>> table = pd.DataFrame({"E0": [0.0, -1.0], "M0": [-5.0, 0.0]})
+        >>> hypervolume(table, ["E0", "M0"], reference=[-2.0, -10.0])  # two rectangles in a box of 2 × 10
+        0.75
     """
     reference = np.asarray(reference, dtype=float)
     if not (reference < 0).all():

@@ -12,7 +12,12 @@ from torch import Tensor
 
 
 class Interval(NamedTuple):
-    """An estimate and its 95 % interval. ``f"{interval:+.2f}"`` gives ``+0.51 [+0.12, +0.88]``."""
+    """An estimate and its 95 % interval.
+
+    Example:
+        >>> f"{Interval(0.51, 0.12, 0.88):+.2f}"
+        '+0.51 [+0.12, +0.88]'
+    """
 
     value: float
     low: float
@@ -39,6 +44,10 @@ def mean_and_interval(values: Iterable[float], *, seed: int = 0) -> Interval:
 
     Raises:
         ValueError: no finite value.
+
+    Example:
+        >>> print(f"{mean_and_interval([0.2, 0.4, 0.9, 1.3]):.2f}")
+        0.70 [0.30, 1.10]
     """
     numbers = np.asarray(list(values), dtype=float)
     numbers = numbers[np.isfinite(numbers)]
@@ -59,6 +68,10 @@ def student_interval(values: ArrayLike | Tensor, confidence: float = 0.95) -> In
 
     Raises:
         ValueError: fewer than two values, which have no spread.
+
+    Example:
+        >>> print(f"{student_interval([0.2, 0.4, 0.9, 1.3]):.2f}")
+        0.70 [-0.09, 1.49]
     """
     values = np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values, dtype=float).ravel()
     if len(values) < 2:
@@ -73,6 +86,10 @@ def share_and_interval(hits: Iterable[bool]) -> Interval:
 
     Raises:
         ValueError: no trial.
+
+    Example:
+        >>> print(f"{share_and_interval([True] * 10):.0%}")  # ten hits out of ten still leave room for misses
+        100% [72%, 100%]
     """
     hits = [bool(hit) for hit in hits]
     if not hits:

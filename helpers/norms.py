@@ -27,6 +27,15 @@ class Norm:
         weight, bias: w and b; no bias in RMSNorm.
         eps: ε.
         centred: whether P removes the mean (LayerNorm) or is the identity (RMSNorm).
+
+    Example:
+        >>> import torch
+        >>> norm = Norm("ln_final", weight=torch.ones(2), bias=None, eps=0.0, centred=False)  # RMSNorm
+        >>> x = torch.tensor([6.0, 8.0])
+        >>> norm(x)  # its length is √d
+        tensor([0.8485, 1.1314])
+        >>> norm(10 * x).allclose(norm(x))  # longer inputs give the same
+        True
     """
 
     name: str

@@ -24,7 +24,13 @@ NEGLIGIBLE = 0.01  # |θ| below this counts as zero (section 3.4)
 
 
 def logit_diff(logits: Float[Tensor, "*beta batch d_vocab"], correct: Answers, wrong: Answers) -> Float[Tensor, "*beta batch"]:
-    """Logit of the correct minus logit of the wrong answer."""
+    """Logit of the correct minus logit of the wrong answer.
+
+    Example:
+        >>> logits = torch.tensor([[2.0, 0.5, 1.0], [0.0, 3.0, 1.0]])  # two prompts, a vocabulary of three
+        >>> logit_diff(logits, correct=torch.tensor([0, 0]), wrong=torch.tensor([1, 1]))
+        tensor([ 1.5000, -3.0000])
+    """
     row = torch.arange(logits.shape[-2], device=logits.device)
     return logits[..., row, correct] - logits[..., row, wrong]
 
@@ -33,6 +39,11 @@ def effectiveness(plus: Logits, minus: Logits, correct: Answers, wrong: Answers,
     """E_m, Eq. 6: how far the answers are from being swapped, by a margin, at β = 1 (plus) and β = −1 (minus).
 
     0 when at β = 1 the correct answer leads by at least the margin and at β = −1 the wrong one does, on every prompt.
+
+    Example:
+        >>> plus, minus = torch.tensor([[2.0, 0.0]]), torch.tensor([[1.0, 0.0]])  # at β = −1 the correct answer still leads by 1
+        >>> effectiveness(plus, minus, correct=torch.tensor([0]), wrong=torch.tensor([1]))
+        tensor(-1.)
     """
     lead_plus = logit_diff(plus, correct, wrong) - margin
     lead_minus = -logit_diff(minus, correct, wrong) - margin
@@ -40,7 +51,13 @@ def effectiveness(plus: Logits, minus: Logits, correct: Answers, wrong: Answers,
 
 
 def faithfulness(plus: Logits, minus: Logits, base: Logits) -> Float[Tensor, ""]:
-    """F, Eq. 7: minus the KL divergences of the steered from the base distribution, summed over β = ±1, mean over prompts."""
+    """F, Eq. 7: minus the KL divergences of the steered from the base distribution, summed over β = ±1, mean over prompts.
+
+    Example:
+        >>> base, plus = torch.tensor([[0.5, 0.5]]).log(), torch.tensor([[0.9, 0.1]]).log()
+        >>> faithfulness(plus, base + 5, base)  # a number added to all logits changes no probability
+        tensor(-0.3681)
+    """
     log_base = base.log_softmax(-1)
     # kl_div(input, target) is KL(target ‖ input): the steered distribution is the first argument of Eq. 7's divergence.
     kl = sum(
@@ -50,7 +67,13 @@ def faithfulness(plus: Logits, minus: Logits, base: Logits) -> Float[Tensor, ""]
 
 
 def minimality(theta: Float[Tensor, "n_parameters"], p: int) -> Float[Tensor, ""]:
-    """M_p, Eq. 8, for p = 1 (minus the sum of ``|θ|``) and p = 0 (minus the number of ``|θ|`` that are not negligible)."""
+    """M_p, Eq. 8, for p = 1 (minus the sum of ``|θ|``) and p = 0 (minus the number of ``|θ|`` that are not negligible).
+
+    Example:
+        >>> theta = torch.tensor([0.5, -0.25, 0.001])
+        >>> minimality(theta, 1), minimality(theta, 0)
+        (tensor(-0.7510), tensor(-2))
+    """
     if p == 1:
         return -theta.abs().sum()
     if p == 0:

@@ -24,6 +24,16 @@ class Observable:
         terms: (token id, token text, weight), one a token, none with weight 0; in order of token id.
         label: a name of one's own; the sum itself when empty.
         model_name: whose tokenizer the ids belong to.
+
+    Example:
+        A model's tokenizer gives the ids; here they are written out for a vocabulary of three.
+
+        >>> she, he = (Observable(((token, text, 1.0),), "toy") for token, text in ((0, " she"), (2, " he")))
+        >>> subject = she - he
+        >>> print(subject, "|", 2 * subject)
+        ␣she − ␣he | 2·␣she − 2·␣he
+        >>> subject.measure(torch.tensor([3.0, 9.0, 1.0]))  # logits of " she", of another token, of " he"
+        tensor(2.)
     """
 
     terms: tuple[tuple[int, str, float], ...]

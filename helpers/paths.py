@@ -74,7 +74,12 @@ def feeds(model: TransformerBridge, earlier: Component, later: Component) -> boo
 
 
 def show(chain: Path) -> str:
-    """A path as text."""
+    """A path as text.
+
+    Example:
+        >>> show((Component(13, 3), Component(16), Component(17, 14)))
+        '13.3 → MLP16 → 17.14'
+    """
     return " → ".join(map(str, chain))
 
 

@@ -1,9 +1,9 @@
 // Three things that style sheets cannot do.
 
-// What scrolls by itself has to be reachable by keyboard. Only once MathJax is done is it known which formulae are too wide.
+// What scrolls by itself has to be reachable by keyboard. Only with their fonts are the formulae as wide as they will be.
 async function makeScrollableFocusable() {
-  await window.MathJax?.startup?.promise;
-  for (const element of document.querySelectorAll("article :is(mjx-container, div.math, .output, .text_html, .scrolls)")) {
+  await document.fonts.ready;
+  for (const element of document.querySelectorAll("article :is(div.math, .output, .text_html, .scrolls)")) {
     if (element.scrollWidth > element.clientWidth && getComputedStyle(element).overflowX !== "visible") element.tabIndex = 0;
   }
 }
