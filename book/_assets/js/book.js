@@ -3,7 +3,7 @@
 // What scrolls by itself has to be reachable by keyboard. Only with their fonts are the formulae as wide as they will be.
 async function makeScrollableFocusable() {
   await document.fonts.ready;
-  for (const element of document.querySelectorAll("article :is(div.math, .output, .text_html, .scrolls)")) {
+  for (const element of document.querySelectorAll("article :is(.katex-display, figure, .output, .text_html, .scrolls)")) {
     if (element.scrollWidth > element.clientWidth && getComputedStyle(element).overflowX !== "visible") element.tabIndex = 0;
   }
 }
@@ -13,7 +13,15 @@ function unlistBibliography() {
   for (const list of document.querySelectorAll(".citation-list[role=list]")) list.removeAttribute("role");
 }
 
+// A figure that a narrow screen shows at less than half its size keeps a legible one, and scrolls.
+function markWideFigures() {
+  for (const image of document.querySelectorAll("article figure:not(.slider) img")) {
+    if (image.naturalWidth > 2 * image.parentElement.clientWidth) image.closest("figure").classList.add("wide");
+  }
+}
+
 window.addEventListener("load", () => {
+  markWideFigures();
   unlistBibliography();
   makeScrollableFocusable();
 });
