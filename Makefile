@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup model book test assignments grade lab serve clean
+.PHONY: help setup model book picture test assignments grade lab serve clean
 
 # The interpreter that makes .venv.
 PYTHON ?= python3
@@ -56,6 +56,9 @@ model: setup
 book: model ## Execute every chapter whose results are out of date, and build the site into _build/html
 	@$(PY) -m helpers.build
 	@$(PY) -m assignments.tools.publish
+
+picture: book ## Renew the README's picture of a result out of the executed chapter
+	@$(PY) -m helpers.readme_picture
 
 test: model ## Run all the tests: unit, integration, every notebook, and the site in a browser
 	@BOOK_PROFILE=smoke $(PY) -m pytest --nbmake-timeout=$(NOTEBOOK_TIMEOUT) $(PYTEST_FLAGS)
