@@ -38,25 +38,34 @@ class Visit:
 
 # Asked of every page in one go, since a page takes longer to open than to look at.
 FACTS = r"""async () => {
-  if (window.MathJax?.startup) await MathJax.startup.promise;
   await document.fonts.ready;
   const words = document.querySelector('article').cloneNode(true);
-  words.querySelectorAll('pre, code, script, mjx-container').forEach(element => element.remove());
-  const wide = document.documentElement;
+  words.querySelectorAll('pre, code, script, .katex').forEach(element => element.remove());
+  const wide = document.documentElement, formulae = [...document.querySelectorAll('.math')];
   return {
     title: document.title, lang: wide.lang, icon: document.querySelector('link[rel~="icon"]')?.href,
     headings: document.querySelectorAll('article h1').length,
     scroll: Math.max(wide.scrollWidth, document.body.scrollWidth), width: wide.clientWidth,
     images: [...document.images].map(image => ({alt: image.alt, src: image.src.slice(0, 200), drawn: image.complete && image.naturalWidth > 0})),
     links: [...document.querySelectorAll('a[href]')].map(link => link.href),
-    formulae: document.querySelectorAll('.math').length, drawn: document.querySelectorAll('.math mjx-container').length,
-    wrong: [...document.querySelectorAll('mjx-merror, [data-mjx-error]')].map(element => element.textContent),
+    // Drawn: in view unless what it stands in is folded, with MathML for screen readers, and with its TeX, which is what a reader copies.
+    formulae: formulae.length, drawn: formulae.filter(element => {
+      const [one, ...more] = element.querySelectorAll('.katex'), box = one?.querySelector('.katex-html').getBoundingClientRect();
+      return one && !more.length && (!one.checkVisibility() || (box.width > 1 && box.height > 1)) && one.querySelector('math mrow')
+        && one.querySelector('annotation[encoding="application/x-tex"]').textContent.trim();
+    }).length,
+    // What lies to the left of its frame cannot be scrolled to; what lies to the right needs the keyboard.
+    cut: [...document.querySelectorAll('.katex-display')].filter(element => element.checkVisibility()
+      && (element.querySelector('.katex-html').getBoundingClientRect().left < element.getBoundingClientRect().left - 1
+        || (element.scrollWidth > element.clientWidth + 1 && element.tabIndex !== 0))).map(element => element.textContent),
+    wrong: [...document.querySelectorAll('.katex-error, .math > code')].map(element => element.textContent),
     words: words.textContent,
     bytes: [...performance.getEntriesByType('navigation'), ...performance.getEntriesByType('resource')]
       .reduce((sum, entry) => {
         sum[entry.name.includes('/_static/') ? 'shared' : 'own'] += entry.decodedBodySize;
         return sum;
       }, {shared: 0, own: 0}),
+    loaded: performance.getEntriesByType('resource').map(entry => entry.name),
     widgets: document.querySelectorAll('script[type="application/vnd.jupyter.widget-view+json"]').length,
   };
 }"""

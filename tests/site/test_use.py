@@ -1,4 +1,4 @@
-"""What a reader does on the pages: the keyboard alone, the search, dark mode, widgets; and a check for accessibility."""
+"""What a reader does on the pages: the keyboard alone, the search, dark mode, no scripts; and a check for accessibility."""
 
 from __future__ import annotations
 
@@ -36,7 +36,6 @@ def opened(browser, site: Path, server: str, address):
         contexts.append(context)
         page, seen = watch(context, (site.as_uri(), server))
         page.goto(address(name, "file"), wait_until="load")
-        page.evaluate("() => window.MathJax?.startup?.promise")
         return page, seen
 
     yield open_page
@@ -125,19 +124,23 @@ def test_axe_finds_no_serious_fault(opened, name: str, scheme: str) -> None:
     assert not faults
 
 
-def test_the_widgets_code_draws_a_slider_by_itself(browser, site: Path, server: str, tmp_path: Path) -> None:
-    from ipywidgets import IntSlider
-    from ipywidgets.embed import embed_snippet
+def test_formulae_are_drawn_where_no_script_runs(opened) -> None:
+    page, _ = opened("notation", java_script_enabled=False)
+    boxes = [formula.bounding_box() for formula in page.locator(".math .katex-html").all()]
+    assert boxes and all(box["width"] > 1 and box["height"] > 1 for box in boxes)
 
-    # The same script that pages with widgets load, in place of the one that ipywidgets would ask another host for.
-    script = (site / "_static/widgets/embed.js").as_uri()
-    html = embed_snippet(views=[IntSlider(value=3)], embed_url=script, requirejs=False, cors=False)
-    (tmp_path / "slider.html").write_text(f"<!doctype html><title>A slider</title><body>{html}</body>", encoding="utf-8")
-    with browser.new_context() as context:
-        page, seen = watch(context, (site.as_uri(), tmp_path.as_uri()))
-        page.goto((tmp_path / "slider.html").as_uri())
-        page.locator(".widget-slider").first.wait_for(timeout=10_000)
-        assert not seen.outside and not seen.failed and not seen.console
+
+def test_a_copied_formula_is_its_tex(opened) -> None:
+    page, _ = opened("notation")
+    copied = page.evaluate("""() => {
+      let text = null;
+      window.addEventListener('copy', event => { text = event.clipboardData.getData('text/plain'); });
+      const formula = document.querySelector('article p .math');
+      getSelection().selectAllChildren(formula);
+      document.execCommand('copy');
+      return [text, formula.querySelector('annotation').textContent];
+    }""")
+    assert copied[0] == f"${copied[1]}$"
 
 
 def test_the_scorecard_narrows_to_one_verdict_and_is_whole_without_script(opened, site: Path) -> None:
