@@ -63,9 +63,12 @@ def projection(feature: Vector, mean: Vector, *, spared: Float[Tensor, "k d_mode
         ValueError: the feature vector lies in the span of the spared ones.
 
     Example:
+        Nothing is left of what the one reads, and the other still reads 4:
+
         >>> feature, other = torch.tensor([1.0, 1.0]), torch.tensor([0.0, 1.0])
-        >>> erased = projection(feature, torch.zeros(2), spared=other[None])(torch.tensor([3.0, 4.0]))
-        >>> feature @ erased, other @ erased  # nothing is left of the one, and the other still reads 4
+        >>> erase = projection(feature, torch.zeros(2), spared=other[None])
+        >>> erased = erase(torch.tensor([3.0, 4.0]))
+        >>> feature @ erased, other @ erased
         (tensor(0.), tensor(4.))
     """
     write = _off(feature, spared)

@@ -19,7 +19,7 @@ def on_front(table: pd.DataFrame, measures: Sequence[str]) -> pd.Series:
 
     Example:
         >>> table = pd.DataFrame({"E0": [0.0, -1.0, -2.0], "M0": [-9.0, -4.0, -5.0]})
-        >>> on_front(table, ["E0", "M0"]).tolist()  # the second row is better than the third in both
+        >>> on_front(table, ["E0", "M0"]).tolist()  # the second beats the third in both
         [True, True, False]
     """
     values = table[list(measures)].to_numpy(float)
@@ -50,7 +50,7 @@ def hypervolume(table: pd.DataFrame, measures: Sequence[str], reference: Sequenc
 
     Example:
         >>> table = pd.DataFrame({"E0": [0.0, -1.0], "M0": [-5.0, 0.0]})
-        >>> hypervolume(table, ["E0", "M0"], reference=[-2.0, -10.0])  # two rectangles in a box of 2 × 10
+        >>> hypervolume(table, ["E0", "M0"], reference=[-2.0, -10.0])
         0.75
     """
     reference = np.asarray(reference, dtype=float)

@@ -30,7 +30,7 @@ class Interval(NamedTuple):
 
     @property
     def is_finite(self) -> bool:
-        """Whether there is an estimate and an interval: too few or equal values give none."""
+        """Whether there is an estimate and an interval; too few or equal values give none."""
         return bool(np.isfinite(self).all())
 
 
@@ -88,7 +88,9 @@ def share_and_interval(hits: Iterable[bool]) -> Interval:
         ValueError: no trial.
 
     Example:
-        >>> print(f"{share_and_interval([True] * 10):.0%}")  # ten hits out of ten still leave room for misses
+        Ten hits out of ten still leave room for misses:
+
+        >>> print(f"{share_and_interval([True] * 10):.0%}")
         100% [72%, 100%]
     """
     hits = [bool(hit) for hit in hits]

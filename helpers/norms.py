@@ -29,12 +29,14 @@ class Norm:
         centred: whether P removes the mean (LayerNorm) or is the identity (RMSNorm).
 
     Example:
+        RMSNorm gives every input the length √d:
+
         >>> import torch
-        >>> norm = Norm("ln_final", weight=torch.ones(2), bias=None, eps=0.0, centred=False)  # RMSNorm
+        >>> norm = Norm("ln_final", weight=torch.ones(2), bias=None, eps=0.0, centred=False)
         >>> x = torch.tensor([6.0, 8.0])
-        >>> norm(x)  # its length is √d
+        >>> norm(x)
         tensor([0.8485, 1.1314])
-        >>> norm(10 * x).allclose(norm(x))  # longer inputs give the same
+        >>> norm(10 * x).allclose(norm(x))
         True
     """
 

@@ -27,7 +27,9 @@ def logit_diff(logits: Float[Tensor, "*beta batch d_vocab"], correct: Answers, w
     """Logit of the correct minus logit of the wrong answer.
 
     Example:
-        >>> logits = torch.tensor([[2.0, 0.5, 1.0], [0.0, 3.0, 1.0]])  # two prompts, a vocabulary of three
+        Two prompts, and a vocabulary of three:
+
+        >>> logits = torch.tensor([[2.0, 0.5, 1.0], [0.0, 3.0, 1.0]])
         >>> logit_diff(logits, correct=torch.tensor([0, 0]), wrong=torch.tensor([1, 1]))
         tensor([ 1.5000, -3.0000])
     """
@@ -41,7 +43,9 @@ def effectiveness(plus: Logits, minus: Logits, correct: Answers, wrong: Answers,
     0 when at β = 1 the correct answer leads by at least the margin and at β = −1 the wrong one does, on every prompt.
 
     Example:
-        >>> plus, minus = torch.tensor([[2.0, 0.0]]), torch.tensor([[1.0, 0.0]])  # at β = −1 the correct answer still leads by 1
+        At β = −1 the correct answer still leads, by 1 nat:
+
+        >>> plus, minus = torch.tensor([[2.0, 0.0]]), torch.tensor([[1.0, 0.0]])
         >>> effectiveness(plus, minus, correct=torch.tensor([0]), wrong=torch.tensor([1]))
         tensor(-1.)
     """
@@ -55,7 +59,7 @@ def faithfulness(plus: Logits, minus: Logits, base: Logits) -> Float[Tensor, ""]
 
     Example:
         >>> base, plus = torch.tensor([[0.5, 0.5]]).log(), torch.tensor([[0.9, 0.1]]).log()
-        >>> faithfulness(plus, base + 5, base)  # a number added to all logits changes no probability
+        >>> faithfulness(plus, base + 5, base)  # a number added to all changes nothing
         tensor(-0.3681)
     """
     log_base = base.log_softmax(-1)

@@ -28,11 +28,11 @@ class Observable:
     Example:
         A model's tokenizer gives the ids; here they are written out for a vocabulary of three.
 
-        >>> she, he = (Observable(((token, text, 1.0),), "toy") for token, text in ((0, " she"), (2, " he")))
+        >>> she, he = Observable(((0, " she", 1.0),), "toy"), Observable(((2, " he", 1.0),), "toy")
         >>> subject = she - he
         >>> print(subject, "|", 2 * subject)
         ␣she − ␣he | 2·␣she − 2·␣he
-        >>> subject.measure(torch.tensor([3.0, 9.0, 1.0]))  # logits of " she", of another token, of " he"
+        >>> subject.measure(torch.tensor([3.0, 9.0, 1.0]))  # " she", another token, " he"
         tensor(2.)
     """
 
