@@ -1,4 +1,4 @@
-// Three things that style sheets cannot do.
+// What style sheets cannot do.
 
 // What scrolls by itself has to be reachable by keyboard. Only with their fonts are the formulae as wide as they will be.
 async function makeScrollableFocusable() {
@@ -13,14 +13,23 @@ function unlistBibliography() {
   for (const list of document.querySelectorAll(".citation-list[role=list]")) list.removeAttribute("role");
 }
 
-// A figure that a narrow screen shows at less than half its size keeps a legible one, and scrolls.
+// A figure that a narrow screen would show at less than 40 % of its size keeps a legible one, and scrolls.
 function markWideFigures() {
   for (const image of document.querySelectorAll("article figure:not(.slider) img")) {
-    if (image.naturalWidth > 2 * image.parentElement.clientWidth) image.closest("figure").classList.add("wide");
+    if (image.naturalWidth > 2.4 * image.closest("figure").clientWidth) image.closest("figure").classList.add("wide");
+  }
+}
+
+// On narrow screens the cells of these tables stand under each other, each with the name of its column.
+function nameCells() {
+  for (const table of document.querySelectorAll("table.claims")) {
+    const heads = [...table.querySelectorAll("thead th")].map((head) => head.textContent);
+    for (const row of table.querySelectorAll("tbody tr")) [...row.cells].forEach((cell, i) => { cell.dataset.head = heads[i]; });
   }
 }
 
 window.addEventListener("load", () => {
+  nameCells();
   markWideFigures();
   unlistBibliography();
   makeScrollableFocusable();
