@@ -6,6 +6,7 @@ than a program that draws. Code comes without the mark-up that no style colours.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from functools import cache
 from html import escape
@@ -71,9 +72,24 @@ def aligned(tex: str) -> str:
     return parts[0] if len(parts) == 1 else r"\begin{aligned}" + r"\\".join(parts) + r"\end{aligned}"
 
 
+def keep_punctuation(app: Sphinx, doctree: nodes.document, docname: str) -> None:
+    """Take a bracket in front of a formula and the punctuation behind it along with it: browsers break lines there."""
+    for node in doctree.findall(nodes.math):
+        at = node.parent.index(node)
+        before, behind = (node.parent[i] if 0 <= i < len(node.parent) else None for i in (at - 1, at + 1))
+        if isinstance(before, nodes.Text) and (mark := re.search(r"[(\[“‘]+$", before)):
+            node["before"], node.parent[at - 1] = mark[0], nodes.Text(before[: mark.start()])
+        if isinstance(behind, nodes.Text) and (mark := re.match(r"[,.;:!?)\]”’]+", behind)):
+            node["behind"], node.parent[at + 1] = mark[0], nodes.Text(behind[mark.end() :])
+
+
 def visit_math(self: HTML5Translator, node: nodes.math) -> None:
-    self.body.append(self.starttag(node, "span", "", CLASS="math notranslate nohighlight"))
-    self.body.append(drawn(node, node.astext(), display=False) + "</span>")
+    html = drawn(node, node.astext(), display=False)
+    formula = self.starttag(node, "span", "", CLASS="math notranslate nohighlight") + html + "</span>"
+    formula = self.encode(node.get("before", "")) + formula + self.encode(node.get("behind", ""))
+    # A formula of several parts may break between them, so that it fits a narrow screen.
+    whole = html.count('class="katex-base"') <= 1 and ("before" in node or "behind" in node)
+    self.body.append(f'<span class="whole">{formula}</span>' if whole else formula)
     raise nodes.SkipNode
 
 
@@ -97,5 +113,6 @@ class LightFormatter(HtmlFormatter):
 
 def setup(app: Sphinx) -> dict[str, Any]:
     app.add_html_math_renderer("katex", (visit_math, None), (visit_displaymath, None))
+    app.connect("doctree-resolved", keep_punctuation)
     PygmentsBridge.html_formatter = LightFormatter
     return {"parallel_read_safe": True, "parallel_write_safe": True}
