@@ -131,7 +131,10 @@ def last_logits(model: TransformerBridge, tokens: Int[Tensor, "batch pos"]) -> F
         ends, own = ((tokens != PAD).sum(-1) - 1).unique(return_inverse=True)
         logits = model.original_model(input_ids=tokens.clamp_min(0), logits_to_keep=ends, use_cache=False).logits
         return logits[torch.arange(len(tokens), device=tokens.device), own]
-    return model.original_model(input_ids=tokens, logits_to_keep=1, use_cache=False).logits[:, -1]
+    # Asked for by a tensor: a slice would reach the unembedding as a view with gaps, which torch multiplies row by row,
+    # reading the whole of W_U for each.
+    last = torch.tensor([tokens.shape[1] - 1], device=tokens.device)
+    return model.original_model(input_ids=tokens, logits_to_keep=last, use_cache=False).logits[:, -1]
 
 
 def is_padded(tokens: Int[Tensor, "batch pos"]) -> bool:
