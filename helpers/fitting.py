@@ -5,9 +5,11 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 from transformer_lens.model_bridge import TransformerBridge
@@ -15,6 +17,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from helpers.interventions import Intervention
 from helpers.models import last_logits
 from helpers.objective import Objective
+from helpers.prefix import Runs
 from helpers.settings import SETTINGS
 from helpers.tasks import Prompts
 
@@ -52,7 +55,7 @@ def fit(
     """Learn θ with Adam, starting from N(0, initial_std²) (section 3.3 and appendix A.1, activation scaling).
 
     Both signs of β go through the model in one batch; the base distribution is computed once; of the logits only the
-    last position's are.
+    last position's are; positions before the first one that is intervened on are run once (``helpers.prefix``).
 
     Args:
         model: frozen; see ``helpers.models.load_model``.
@@ -71,9 +74,7 @@ def fit(
             another model or prompt length.
         FloatingPointError: the objective or its gradient is not finite; θ is left at its last finite value.
     """
-    for name, value in (("learning_rate", learning_rate), ("epochs", epochs), ("batch_size", batch_size or len(prompts))):
-        if not value > 0:
-            raise ValueError(f"{name} = {value} must be positive.")
+    check_options(learning_rate=learning_rate, epochs=epochs, batch_size=batch_size or len(prompts))
     intervention.check_tokens(prompts.tokens)
     start = time.perf_counter()
     intervention.to(prompts.tokens.device)
@@ -81,12 +82,13 @@ def fit(
     size = min(batch_size or len(prompts), len(prompts))
     with torch.no_grad():
         base = torch.cat([last_logits(model, chunk) for chunk in prompts.tokens.split(size)])
+    runs = Runs.of(model, prompts.tokens, intervention.first())
     order = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.Adam(intervention.parameters(), lr=learning_rate)
     history = []
     for epoch in tqdm(range(epochs), desc=type(intervention).__name__, unit="epoch", leave=False, disable=not bars_wanted()):
         for rows in torch.randperm(len(prompts), generator=order).split(size):
-            terms = step(model, intervention, prompts.at(rows), base[rows.to(base.device)], objective, optimizer)
+            terms = step(model, intervention, prompts, base, runs, rows.to(base.device), objective, optimizer)
             history.append({"epoch": epoch, **{name: term.item() for name, term in terms.items()}})
         if on_epoch is not None:
             on_epoch(epoch)
@@ -98,25 +100,47 @@ def step(
     intervention: Intervention,
     prompts: Prompts,
     base: Tensor,
+    runs: Runs,
+    rows: Int[Tensor, "row"],
     objective: Objective,
     optimizer: torch.optim.Optimizer,
 ) -> dict[str, Tensor]:
-    """One step of gradient ascent on Ψ; returns the terms of Ψ before the step."""
-    beta = base.new_ones(len(prompts))
-    with intervention.applied(model, torch.cat([beta, -beta])):
-        plus, minus = last_logits(model, prompts.tokens.repeat(2, 1)).chunk(2)
-    terms = objective.terms(intervention.vec(), plus, minus, base, prompts.correct, prompts.wrong)
+    """One step of gradient ascent on Ψ over some of the prompts; returns the terms of Ψ before the step."""
+    signs = base.new_tensor([1.0, -1.0])
+
+    def steered(n: int, at: slice) -> AbstractContextManager:
+        return intervention.applied(model, signs.repeat_interleave(n), at=at)
+
+    plus, minus = runs.logits(model, steered, len(signs), rows)
+    terms = objective.terms(intervention.vec(), plus, minus, base[rows], prompts.correct[rows], prompts.wrong[rows])
     optimizer.zero_grad()
     (-terms["psi"]).backward()
-    finite = all(theta.grad is None or theta.grad.isfinite().all() for theta in intervention.parameters())
-    if not (finite and terms["psi"].isfinite()):
-        raise FloatingPointError(
-            "the objective or its gradient is no longer finite: "
-            + ", ".join(f"{name} = {term.item():.4g}" for name, term in terms.items())
-            + ". Lower the learning rate, the margin or the initial standard deviation."
-        )
+    if not all_finite(intervention, terms["psi"]):
+        raise not_finite({name: term.item() for name, term in terms.items()})
     optimizer.step()
     return terms
+
+
+def check_options(**options: float) -> None:
+    """Raise ValueError, with its name, for an option that is not positive."""
+    for name, value in options.items():
+        if not value > 0:
+            raise ValueError(f"{name} = {value} must be positive.")
+
+
+def all_finite(intervention: Intervention, psi: Float[Tensor, ""]) -> Bool[Tensor, ""]:
+    """Whether the objective and its gradient are numbers."""
+    gradients = [theta.grad for theta in intervention.parameters() if theta.grad is not None]
+    return torch.stack([psi.isfinite(), *(gradient.isfinite().all() for gradient in gradients)]).all()
+
+
+def not_finite(terms: dict[str, float]) -> FloatingPointError:
+    """The error of a step whose objective or gradient is no number."""
+    return FloatingPointError(
+        "the objective or its gradient is no longer finite: "
+        + ", ".join(f"{name} = {term:.4g}" for name, term in terms.items())
+        + ". Lower the learning rate, the margin or the initial standard deviation."
+    )
 
 
 def bars_wanted() -> bool:

@@ -7,7 +7,7 @@ answer, −1 towards the wrong one, 0 leaves the model alone.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -30,6 +30,8 @@ class Intervention(nn.Module, ABC):
             made, so that a new intervention does nothing.
     """
 
+    _at = slice(None)  # the positions that the model is run on at the moment
+
     def __init__(self, points: Points, *, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu") -> None:
         super().__init__()
         self.points = points
@@ -51,12 +53,20 @@ class Intervention(nn.Module, ABC):
     ) -> Float[Tensor, "batch pos *head d"]:
         """The activation h̃ that replaces h at a site of a layer (the ``layer``-th of ``points.layers``)."""
 
+    def forward(self, *args, **kwargs) -> Tensor:
+        """The edit, so that PyTorch's functional calls of modules find it."""
+        return self.edit(*args, **kwargs)
+
     def vec(self) -> Float[Tensor, "n_parameters"]:
         """vec(θ) of Eq. 8: every parameter in one vector."""
         return torch.cat([theta.flatten() for theta in self.theta.values()])
 
     def n_parameters(self) -> int:
         return self.vec().numel()
+
+    def first(self) -> int:
+        """The first position that it acts on; no earlier one ever changes."""
+        return 0 if self.points.n_pos is None else min(self.points.positions)
 
     @torch.no_grad()
     def reset(self, seed: int, std: float = 1e-5) -> None:
@@ -66,12 +76,13 @@ class Intervention(nn.Module, ABC):
             theta.copy_(torch.randn(theta.shape, generator=generator, dtype=torch.float64) * std)
 
     @contextmanager
-    def applied(self, model: TransformerBridge, beta: Beta = 1.0) -> Iterator[TransformerBridge]:
+    def applied(self, model: TransformerBridge, beta: Beta = 1.0, *, at: slice = slice(None)) -> Iterator[TransformerBridge]:
         """The model with this intervention, inside a ``with`` block; afterwards the model is as before, also after an error.
 
         Args:
             model: the model that the points were made for.
             beta: β of Eq. 4 and 5: one number, or one a prompt of the batch. 0 changes no bit of the output.
+            at: the positions that the model is run on, where it is not the whole prompt (``helpers.prefix``).
 
         Raises:
             ValueError: another model than the points' own; inside the block, a prompt of another length or a batch of
@@ -84,11 +95,23 @@ class Intervention(nn.Module, ABC):
         theta = next(iter(self.theta.values()))
         beta = torch.as_tensor(beta, dtype=theta.dtype, device=theta.device)
 
+        def change(h: Tensor, site: str, layer: int) -> Tensor:
+            if beta.ndim and len(beta) != len(h):
+                raise ValueError(f"beta has {len(beta)} values for a batch of {len(h)} prompts.")
+            rows = beta if beta.ndim == 0 else beta.view(-1, *[1] * (h.ndim - 1))
+            return self.edit(model, h, site, layer, rows)
+
+        with self.hooked(model, change, at):
+            yield model
+
+    @contextmanager
+    def hooked(self, model: TransformerBridge, change: Callable[[Tensor, str, int], Tensor], at: slice) -> Iterator[None]:
+        """``change(h, site, layer)`` in place of every activation h of the points, inside a ``with`` block."""
+
         def hook(site: str, layer: int):
             def replace(h: Tensor, hook) -> Tensor:
-                self._check(h, beta)
-                rows = beta if beta.ndim == 0 else beta.view(-1, *[1] * (h.ndim - 1))
-                return self.edit(model, h, site, layer, rows)
+                self._check(h)
+                return change(h, site, layer)
 
             return replace
 
@@ -97,8 +120,12 @@ class Intervention(nn.Module, ABC):
             for site in self.points.sites
             for layer, number in enumerate(self.points.layers)
         ]
-        with model.hooks(fwd_hooks=hooks):
-            yield model
+        before, self._at = self._at, at
+        try:
+            with model.hooks(fwd_hooks=hooks):
+                yield
+        finally:
+            self._at = before
 
     def check_tokens(self, tokens: Int[Tensor, "batch pos"]) -> None:
         """Raise ValueError for prompts of mixed length where this intervention is tied to positions."""
@@ -108,21 +135,19 @@ class Intervention(nn.Module, ABC):
                 "A dynamic intervention takes any (helpers.dynamic)."
             )
 
-    def _check(self, h: Tensor, beta: Tensor) -> None:
-        if self.points.n_pos is not None and h.shape[1] != self.points.n_pos:
+    def _check(self, h: Tensor) -> None:
+        if self.points.n_pos is not None and h.shape[1] != len(range(self.points.n_pos)[self._at]):
             raise ValueError(
                 f"this intervention is tied to prompts of {self.points.n_pos} tokens, and this one has {h.shape[1]} "
                 "(the beginning-of-sequence token counts)."
             )
-        if beta.ndim and len(beta) != len(h):
-            raise ValueError(f"beta has {len(beta)} values for a batch of {len(h)} prompts.")
 
     def _everywhere(self, theta: Float[Tensor, "selected ..."]) -> Float[Tensor, "pos ..."]:
-        """θ of one layer spread over all positions of the prompt, zero where it does not act."""
-        if len(self.points.positions) == self.points.n_pos and self.points.positions == tuple(range(self.points.n_pos)):
-            return theta
+        """θ of one layer spread over all positions that the model is run on, zero where it does not act."""
+        if self.points.positions == tuple(range(self.points.n_pos)):
+            return theta[self._at]
         where = torch.tensor(self.points.positions, device=theta.device)
-        return theta.new_zeros(self.points.n_pos, *theta.shape[1:]).index_copy(0, where, theta)
+        return theta.new_zeros(self.points.n_pos, *theta.shape[1:]).index_copy(0, where, theta)[self._at]
 
 
 class ActivScalar(Intervention):
