@@ -34,7 +34,7 @@ def always_worth_it(monkeypatch):
 
 
 def tolerance(model) -> float:
-    return 1e-5 if model.cfg.model_name in IN_32_BITS else 1e-12
+    return 2e-6 if model.cfg.model_name in IN_32_BITS else 1e-12
 
 
 def whole(model, tokens, intervention):
@@ -83,8 +83,8 @@ def test_logits_and_gradients_in_parts_equal_those_of_whole_prompts(tiny, prompt
         results.append((logits.detach(), gradient))
     (logits, gradient), (ours, our_gradient) = results
     assert torch.allclose(ours, logits, atol=tolerance(tiny))
-    assert torch.allclose(our_gradient, gradient, rtol=1e-3 if tolerance(tiny) > 1e-6 else 1e-9, atol=10 * tolerance(tiny))
-    assert gradient.abs().max() > 100 * tolerance(tiny), "nothing would agree with anything"
+    assert torch.allclose(our_gradient, gradient, rtol=1e-3 if tolerance(tiny) > 1e-6 else 1e-9, atol=5 * tolerance(tiny))
+    assert gradient.abs().max() > 20 * tolerance(tiny), "nothing would agree with anything"
 
 
 def test_the_prefix_is_not_run_again(tiny, prompts):
@@ -139,4 +139,4 @@ def test_a_fit_is_the_same_as_with_whole_prompts(tiny, prompts, positions, batch
     close = (ours.intervention.vec() - plain.intervention.vec()).abs() < (1e-4 if tolerance(tiny) > 1e-6 else 1e-9)
     assert close.float().mean() > (0.99 if tolerance(tiny) > 1e-6 else 0.9999)
     assert ours.history[-1]["psi"] == pytest.approx(plain.history[-1]["psi"], abs=1e-5)
-    assert ours.intervention.vec().abs().median() > 5e-3
+    assert ours.intervention.vec().abs().max() > 1e-2
