@@ -1,13 +1,13 @@
 """The grid of the Pareto chapter: fit one method at one setting, and measure it on train and test prompts.
 
 ``python -m helpers.grid`` runs the paper's whole grid on the model of the settings and records its table; killed and
-started again, it goes on where it was.
+started again, it goes on where it was. On a GPU it fits as many settings at a time as memory has room for.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache, partial
 from itertools import product
 from pathlib import Path
@@ -18,13 +18,14 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from helpers.fitting import fit
 from helpers.interventions import ActivScalar, Intervention, SteerVec
+from helpers.many import Job, Result, fit_many, room
 from helpers.models import fingerprint, load_model
 from helpers.objective import NEGLIGIBLE, Objective, evaluate
 from helpers.records import provenance, record
 from helpers.settings import SETTINGS
 from helpers.sites import Points
 from helpers.sweeps import Store, code_of, sweep
-from helpers.tasks import Task, make_task
+from helpers.tasks import Prompts, Task, make_task
 
 METHODS = {"ActivScalar": ActivScalar, "SteerVec": SteerVec}
 PAPER_VALUES = (0, 1, 10, 100)  # of λ_F, λ_M and m (section 4.2)
@@ -78,6 +79,11 @@ def run(
     intervention = METHODS[method](Points.of(model, data.train.n_pos))
     objective = Objective(margin=margin, lambda_f=lambda_f, lambda_m=lambda_m)
     fit(model, intervention, data.train, objective, learning_rate=rates[method], epochs=epochs, seed=seed)
+    return measured(model, intervention, data, seed)
+
+
+def measured(model: TransformerBridge, intervention: Intervention, data: Task, seed: int) -> dict[str, Any]:
+    """The row of a fitted intervention, as :func:`run` says."""
     train, test = (evaluate(model, intervention, half) for half in (data.train, data.test))
     control = evaluate(model, shuffled(intervention, seed), data.test)
     size = intervention.vec().detach().abs()
@@ -99,6 +105,52 @@ def run(
 @cache
 def _task(model: TransformerBridge, name: str, n_train: int, n_test: int, seed: int) -> Task:
     return make_task(model, name, n_train=n_train, n_test=n_test, seed=seed)
+
+
+class Batches:
+    """:func:`run` for one setting at a time, which fits others of the sweep in the same batch and keeps them until asked.
+
+    They share the prompts and the method. A sweep that is killed loses what was fitted ahead, and a batch's seconds all
+    fall to its first setting; else it is the same sweep.
+
+    Args:
+        model: on a GPU; on a CPU a batch of settings saves little.
+        settings: the sweep's.
+        store: the sweep's: what it has a result of is not fitted.
+        sizes: ``n_train``, ``n_test``, ``epochs`` and ``rates`` of :func:`run`.
+    """
+
+    def __init__(self, model: TransformerBridge, settings: Sequence[Mapping[str, Any]], store: Store, sizes: Mapping[str, Any]) -> None:
+        self.model, self.settings, self.store, self.sizes = model, settings, store, sizes
+        self._ahead: dict[str, Result] = {}
+        self._room: dict[tuple[str, str], int] = {}
+
+    def __call__(self, **setting: Any) -> dict[str, Any]:
+        data = _task(self.model, setting["task"], self.sizes["n_train"], self.sizes["n_test"], setting["seed"])
+        if self.store.key(setting) not in self._ahead:
+            self._fit(setting, data.train)
+        result = self._ahead.pop(self.store.key(setting))
+        if isinstance(result, FloatingPointError):
+            raise result
+        return measured(self.model, result.intervention, data, setting["seed"])
+
+    def _fit(self, setting: dict[str, Any], prompts: Prompts) -> None:
+        alike = [other for other in self.settings if all(other[name] == setting[name] for name in ("seed", "task", "method"))]
+        waiting = [other for other in alike if other != setting and self.store.read(other) is None]
+        points = Points.of(self.model, prompts.n_pos)
+        rate, kind = self.sizes["rates"][setting["method"]], METHODS[setting["method"]]
+        jobs = [
+            Job(kind(points), Objective(**{name: one[name] for name in ("margin", "lambda_f", "lambda_m")}), rate, one["seed"])
+            for one in [setting, *waiting]
+        ]
+        where = setting["task"], setting["method"]
+        if where not in self._room:
+            self._room[where] = room(self.model, jobs[0], prompts)
+        jobs = jobs[: self._room[where]]
+        done = fit_many(self.model, jobs, prompts, epochs=self.sizes["epochs"], at_once=len(jobs))
+        if done.at_once < len(jobs):  # memory ran out on the way
+            self._room[where] = done.at_once
+        self._ahead = dict(zip(map(self.store.key, [setting, *waiting]), done.results))
 
 
 def store(model: TransformerBridge, folder: Path, **sizes: Any) -> Store:
@@ -123,7 +175,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sizes = {"n_train": given.n_train, "n_test": given.n_test, "epochs": given.epochs, "rates": rates}
     values = [int(value) if value == int(value) else value for value in given.values]
     settings = grid(lambda_f=values, lambda_m=values, margin=values, seeds=range(given.seeds))
-    table = sweep(settings, partial(run, model, **sizes), store(model, SETTINGS.cache / "sweeps", **sizes))
+    kept = store(model, SETTINGS.cache / "sweeps", **sizes)
+    one = Batches(model, settings, kept, sizes) if model.W_U.is_cuda else partial(run, model, **sizes)
+    table = sweep(settings, one, kept)
     record(table, given.out, provenance(model, **sizes, values=values, seeds=given.seeds))
     print(f"{len(table)} settings, {int((table['error'] != '').sum())} of them failed; recorded in {given.out}")
 

@@ -12,6 +12,7 @@ from helpers.models import fingerprint
 from helpers.objective import Objective, evaluate
 from helpers.records import read_record
 from helpers.sites import Points
+from helpers.sweeps import sweep
 from helpers.tasks import make_task
 
 pytestmark = pytest.mark.integration
@@ -35,6 +36,20 @@ def test_a_setting_gives_what_fitting_and_evaluating_by_hand_gives(smollm2):
     assert row["E0"] == pytest.approx(test.E0, abs=1e-3) and row["F"] == pytest.approx(test.F, abs=1e-3)
     assert row["E0_train"] == pytest.approx(evaluate(smollm2, scalars, data.train).E0, abs=1e-3)
     assert row["E0_control"] != pytest.approx(row["E0"], abs=1e-6)
+
+
+def test_a_sweep_in_batches_gives_the_rows_of_a_sweep_of_single_fits(smollm2, tmp_path, monkeypatch):
+    settings = grid.grid(lambda_f=[0, 1], lambda_m=[1], margin=[10], tasks=["IOI"])
+    kept = grid.store(smollm2, tmp_path, **SIZES)
+    batches, sizes, real = grid.Batches(smollm2, settings, kept, SIZES), [], grid.fit_many
+    monkeypatch.setattr(grid, "fit_many", lambda model, jobs, *rest, **how: sizes.append(len(jobs)) or real(model, jobs, *rest, **how))
+    table = sweep(settings, batches, kept).drop(columns="seconds")
+    assert sizes == [2, 2], "one batch for each method"
+    for row in table.to_dict("records"):
+        setting = {name: row[name] for name in settings[0]}
+        single = grid.run(smollm2, **setting, **SIZES)
+        assert {name: row[name] for name in single} == pytest.approx(single, rel=1e-2, abs=1e-2)
+    assert table["F_train"].nunique() > 2
 
 
 def test_the_control_has_the_same_numbers_at_other_points(smollm2):
