@@ -197,7 +197,11 @@ def build(out: Path = ROOT) -> int:
     Returns:
         The exit status: 0 when every chapter ran and nothing was warned of.
     """
-    device_name()  # refuse a device that is not there before any long work
+    device_name()  # refuse a device or a scheduler that is not there before any long work
+    if SETTINGS.scheduler.startswith(("tcp:", "tls:")):
+        from helpers.cluster import connect  # takes seconds to import
+
+        connect()
     import matplotlib.font_manager  # noqa: F401  makes the font cache once, which else is announced on the first page
 
     folder = out / "_build"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cache, partial
+from functools import lru_cache, partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from transformer_lens.model_bridge import TransformerBridge
 
+from helpers.cluster import connect
 from helpers.fitting import fit
 from helpers.interventions import ActivScalar, Intervention, SteerVec
 from helpers.many import Job, Result, fit_many, room
@@ -102,7 +103,8 @@ def measured(model: TransformerBridge, intervention: Intervention, data: Task, s
     }
 
 
-@cache
+# Settings that share prompts follow each other. Kept for two, so that a model that is no longer used is not kept with them.
+@lru_cache(maxsize=2)
 def _task(model: TransformerBridge, name: str, n_train: int, n_test: int, seed: int) -> Task:
     return make_task(model, name, n_train=n_train, n_test=n_test, seed=seed)
 
@@ -170,13 +172,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rate-scalar", type=float, default=1e-2)
     parser.add_argument("--rate-vector", type=float, default=3e-3)
     given = parser.parse_args(arguments)
+    connect()  # refuse a scheduler that does not answer before any long work
     model = load_model()
     rates = {"ActivScalar": given.rate_scalar, "SteerVec": given.rate_vector}
     sizes = {"n_train": given.n_train, "n_test": given.n_test, "epochs": given.epochs, "rates": rates}
     values = [int(value) if value == int(value) else value for value in given.values]
     settings = grid(lambda_f=values, lambda_m=values, margin=values, seeds=range(given.seeds))
     kept = store(model, SETTINGS.cache / "sweeps", **sizes)
-    one = Batches(model, settings, kept, sizes) if model.W_U.is_cuda else partial(run, model, **sizes)
+    alone = model.W_U.is_cuda and not SETTINGS.scheduler  # else each worker takes one setting after the other
+    one = Batches(model, settings, kept, sizes) if alone else partial(run, model, **sizes)
     table = sweep(settings, one, kept)
     record(table, given.out, provenance(model, **sizes, values=values, seeds=given.seeds))
     print(f"{len(table)} settings, {int((table['error'] != '').sum())} of them failed; recorded in {given.out}")

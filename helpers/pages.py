@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import re
+import sys
 import time
 from html import escape
+from pathlib import Path
 
 import myst_nb
+import torch
 from IPython.core.pylabtools import print_figure
 from IPython.display import HTML
 from matplotlib.figure import Figure
 from transformer_lens.model_bridge import TransformerBridge
 
 from helpers.intervals import Interval
+from helpers.models import device_of
 from helpers.records import provenance
 from helpers.settings import SETTINGS
 
@@ -59,13 +64,29 @@ def glue_intervals(**intervals: Interval) -> None:
             glue(f"{name}{end}", number)
 
 
+def peak_memory() -> float | None:
+    """The most main memory that this process has held so far, in GB (10⁹ bytes); None where the system does not say."""
+    status = Path("/proc/self/status")
+    # On Linux not getrusage: its number counts what the process held that started this one.
+    if status.is_file() and (line := re.search(r"VmHWM:\s+(\d+) kB", status.read_text())):
+        return int(line[1]) * 1024 / 1e9
+    try:
+        from resource import RUSAGE_SELF, getrusage
+    except ModuleNotFoundError:  # Windows
+        return None
+    return getrusage(RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9
+
+
 def colophon(model: TransformerBridge) -> HTML:
-    """What this run of a chapter was made with: model, profile, device, versions, time taken and date; its last cell."""
-    made = provenance(model)
+    """What this run of a chapter was made with: model, profile, device, versions, time, memory and date; its last cell."""
+    made, memory = provenance(model), peak_memory()
+    peaks = [] if memory is None else [f"peak memory {memory:.1f} GB"]
+    if device_of(model).type == "cuda":
+        peaks.append(f"of the GPU's {torch.cuda.max_memory_allocated(device_of(model)) / 1e9:.1f} GB")
     versions = ", ".join(f"{name} {number}" for name, number in made["versions"].items())
     return HTML(
         f"<p class='colophon'>This run: model <code>{escape(SETTINGS.model)}</code> (weights {made['weights']}, {made['dtype']}), "
         f"profile {SETTINGS.profile}, {escape(made['device'])}, {made['threads']} threads; {versions}; "
-        f"{time.monotonic() - STARTED:.0f} seconds on {made['date']}. On another model: "
+        f"{', '.join([f'{time.monotonic() - STARTED:.0f} seconds', *peaks])} on {made['date']}. On another model: "
         "<code>BOOK_MODEL=gpt2 make book</code>, or any name of the page on models.</p>"
     )

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
+from helpers.cluster import spread
 from helpers.features import IGNORE, through_heads
 from helpers.norms import Norm, Norms
 from helpers.paths import Component, Path, show
@@ -61,6 +62,8 @@ def search_paths(
 ) -> Search:
     """Grow paths backwards from the logits, one head at a time, and keep the best of each length.
 
+    With ``BOOK_SCHEDULER`` set, workers score the heads in front of each path (``helpers.cluster``).
+
     Args:
         model: whose heads.
         m: observables as vectors; a path goes back from all of them at once.
@@ -78,17 +81,21 @@ def search_paths(
     for name, value in (("max_length", max_length), ("keep", keep), ("beam", 1 if beam is None else beam)):
         if value < 1:
             raise ValueError(f"{name} = {value} must be at least 1.")
+
+    def step_back(chain: Path, y: Tensor) -> list[list[float]]:  # the score of every head before a chain, [layer head]
+        layers = range(chain[0].layer if chain else model.cfg.n_layers)
+        return [score(through_heads(model, layer, y, norms=norms, own_norm=own_norm), layer, chain).tolist() for layer in layers]
+
     # A partial path, and the vectors that read what its first head's predecessors wrote.
     partial: list[tuple[Path, Tensor]] = [((), norms.pull_back(Norm.of(model, "ln_final"), m))]
     found: dict[int, list[Found]] = {}
     n_searched = 0
     for length in range(1, max_length + 1):
         candidates: list[tuple[float, Path, Tensor]] = []  # score, path, its parent's vectors
-        for chain, y in partial:
-            for layer in range(chain[0].layer if chain else model.cfg.n_layers):
-                features = through_heads(model, layer, y, norms=norms, own_norm=own_norm)
-                scores = score(features, layer, chain).tolist()
-                candidates += [(value, (Component(layer, head), *chain), y) for head, value in enumerate(scores)]
+        for (chain, y), scores in zip(partial, spread(step_back, partial)):
+            candidates += [
+                (value, (Component(layer, head), *chain), y) for layer, heads in enumerate(scores) for head, value in enumerate(heads)
+            ]
         n_searched += len(candidates)
         candidates.sort(key=lambda candidate: -candidate[0])
         found[length] = [

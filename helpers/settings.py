@@ -13,6 +13,9 @@ BOOK_PROFILE    smoke, default, paper          how much a chapter runs: seconds 
 BOOK_CACHE      a folder                       where the embedded model is kept
 BOOK_PROGRESS   auto (default), off            progress bars in terminals and notebooks; the build
                                                of the published pages switches them off
+BOOK_SCHEDULER  tcp://host:8786, tls://...,    the Dask scheduler whose workers run sweeps and
+                local:2, ...                   searches; local:N starts N workers on this machine.
+                                               Not set (default): everything in one process
 =============== ============================== ==================================================
 """
 
@@ -21,7 +24,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TypeVar
 
@@ -54,6 +57,7 @@ class Settings:
     profile: str = "default"
     cache: Path = field(default_factory=lambda: Path(platformdirs.user_cache_dir("steering-book")))
     progress: str = "auto"
+    scheduler: str = ""
 
     def __post_init__(self) -> None:
         if self.profile not in PROFILES:
@@ -62,12 +66,17 @@ class Settings:
             raise ValueError(f"BOOK_DEVICE={self.device!r} is unknown; use auto, cpu, mps, cuda or cuda:N.")
         if self.progress not in ("auto", "off"):
             raise ValueError(f"BOOK_PROGRESS={self.progress!r} is unknown; use auto or off.")
+        if not re.fullmatch(r"|(tcp|tls)://\S+:\d+|local:[1-9]\d*", self.scheduler):
+            raise ValueError(
+                f"BOOK_SCHEDULER={self.scheduler!r} is no address; use tcp://host:port or tls://host:port, as the scheduler prints it, "
+                "or local:N for N processes of this machine."
+            )
         hub_name(self.model)
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:
         """The settings that the BOOK_* variables ask for; an empty variable counts as not set."""
-        given = {name: environment.get(f"BOOK_{name.upper()}") for name in ("model", "device", "profile", "cache", "progress")}
+        given = {field.name: environment.get(f"BOOK_{field.name.upper()}") for field in fields(cls)}
         chosen = {name: value for name, value in given.items() if value}
         if "cache" in chosen:
             chosen["cache"] = Path(chosen["cache"]).expanduser().resolve()

@@ -4,9 +4,9 @@ Every finished setting is one file of the store, written at once and in one step
 it was and loses at most the setting under way; two processes share a store, each taking what the other has not; a setting
 that fails is recorded with its error and the rest go on; a damaged file is found by its checksum, said, and computed again.
 
-joblib runs the settings (in this process, in several, or on a Dask cluster). Its Memory does not keep the results, because
-it only warns when a result cannot be written, drops all results when a function's text changes, has no checksum, and lets
-two processes do the same work.
+``helpers.cluster`` runs the settings, through joblib: in this process, in several, or on a Dask cluster. joblib's Memory
+does not keep the results, because it only warns when a result cannot be written, drops all results when a function's text
+changes, has no checksum, and lets two processes do the same work.
 """
 
 from __future__ import annotations
@@ -16,19 +16,21 @@ import hashlib
 import inspect
 import json
 import os
+import tempfile
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from filelock import FileLock, Timeout
-from joblib import Parallel, delayed
 from tqdm.auto import tqdm
 
+from helpers.cluster import spread
 from helpers.fitting import bars_wanted
 
 Setting = Mapping[str, Any]
@@ -46,7 +48,7 @@ class Store:
     """
 
     def __init__(self, folder: str | Path, context: Mapping[str, Any]) -> None:
-        self.folder = Path(folder)
+        self.folder = Path(folder).absolute()  # other processes may have another working directory
         self.context = json.loads(json.dumps(context))
         (self.folder / ".locks").mkdir(parents=True, exist_ok=True)
 
@@ -69,6 +71,14 @@ class Store:
             yield
         finally:
             lock.release()
+
+    @contextmanager
+    def sign(self) -> Iterator[Path]:
+        """A file in the folder, of a name that was never there before: a process that sees it has the same folder."""
+        with self._saying(self.folder / "sign.part"):
+            file = tempfile.NamedTemporaryFile(dir=self.folder / ".locks", prefix="sweep-")
+        with file:
+            yield Path(file.name)
 
     def read(self, setting: Setting) -> dict[str, Any] | None:
         """The entry of a setting; None when there is none, or a damaged one, of which a warning says why."""
@@ -133,48 +143,58 @@ def sweep(
         settings: each a mapping of argument names to JSON values.
         function: returns one row of results, names to JSON values.
         store: where the results are kept.
-        n_jobs: settings under way at once, as joblib counts them; one uses all of torch's threads already. Beyond one,
-            the function goes to other processes and has to load what it needs there; ``joblib.parallel_config`` says
-            what kind of processes, or a Dask cluster.
+        n_jobs: settings under way at once, each in a process of this machine (``helpers.cluster``); one uses all of torch's
+            threads already. With ``BOOK_SCHEDULER`` the workers there take them, and the store's folder has to be one
+            that they all see.
         retry_failed: compute failed settings again.
 
     Returns:
         One row a setting, in the order given: its values, its results, ``seconds``, and ``error``, empty if there was none.
 
     Raises:
-        ValueError: a setting is given twice.
-        OSError: the store cannot be written; what was finished is on disk.
+        ValueError: a setting is given twice, or the function cannot go to other processes.
+        OSError: the store cannot be written, or not seen by a worker; what was finished is on disk.
+        ModuleNotFoundError, ConnectionError, RuntimeError: no work with that scheduler, as :func:`helpers.cluster.connect`.
     """
     keys = [store.key(setting) for setting in settings]
     if len(set(keys)) < len(keys):
         raise ValueError("a setting is given twice in the sweep.")
-
-    def wanted(setting: Setting) -> bool:
-        entry = store.read(setting)
-        return entry is None or (retry_failed and bool(entry["error"]))
-
-    open_ = [setting for setting in settings if wanted(setting)]
-    with tqdm(total=len(settings), initial=len(settings) - len(open_), unit="setting", disable=not bars_wanted()) as bar:
+    entries = {key: store.read(setting) for key, setting in zip(keys, settings)}
+    open_ = [setting for setting, entry in zip(settings, entries.values()) if entry is None or (retry_failed and entry["error"])]
+    with (
+        store.sign() as sign,
+        tqdm(total=len(settings), initial=len(settings) - len(open_), unit="setting", disable=not bars_wanted()) as bar,
+    ):
         # First what nobody else has under way; then the rest, waiting for whoever works on it, should that one die.
         for wait in (False, True):
-            jobs = (delayed(_one)(setting, function, store, wait=wait, retry_failed=retry_failed) for setting in open_)
+            one = partial(_one, function=function, store=store, sign=sign, wait=wait, retry_failed=retry_failed)
             busy = []
-            for setting, finished in Parallel(n_jobs=n_jobs, return_as="generator_unordered")(jobs):
-                bar.update(finished)
-                busy += [] if finished else [setting]
+            # Entries come back with the calls: a network's file system may show this process those of others only later.
+            for setting, entry in spread(one, [(setting,) for setting in open_], n_jobs=n_jobs, in_order=False) if open_ else ():
+                bar.update(entry is not None)
+                if entry is None:
+                    busy.append(setting)
+                entries[store.key(setting)] = entry
             open_, retry_failed = busy, False
-    return table(settings, store)
+    return _table(entries.values())
 
 
-def _one(setting: Setting, function: Callable, store: Store, *, wait: bool, retry_failed: bool) -> tuple[Setting, bool]:
-    """Compute one setting unless it is there by now; False where another process has it under way."""
+def _one(
+    setting: Setting, *, function: Callable, store: Store, sign: Path, wait: bool, retry_failed: bool
+) -> tuple[Setting, dict[str, Any] | None]:
+    """A setting and its entry, computed unless it is there by now; None where another process has it under way."""
+    if not sign.exists():
+        raise FileNotFoundError(
+            f"this process does not see the store of the sweep, or another one at the same place: {store.folder}. A cluster's sweeps are kept "
+            "in a folder that all its machines share: set BOOK_CACHE to one, or give the store such a folder."
+        )
     try:
         with store.lock(setting, wait=wait):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # a damaged entry was told of before
                 entry = store.read(setting)
             if entry is not None and not (retry_failed and entry["error"]):
-                return setting, True
+                return setting, entry
             part = store.take_room(setting)
             start, error, row = time.perf_counter(), "", {}
             try:
@@ -185,15 +205,19 @@ def _one(setting: Setting, function: Callable, store: Store, *, wait: bool, retr
             except Exception as caught:  # recorded, so that one setting cannot stop the others
                 row, error = {}, "".join(traceback.format_exception_only(caught)).strip()
             entry = {"setting": dict(setting), "context": store.context, "row": row, "error": error}
-            store.write(setting, {**entry, "seconds": time.perf_counter() - start}, part)
-            return setting, True
+            entry = json.loads(json.dumps({**entry, "seconds": time.perf_counter() - start}))  # as it will be read
+            store.write(setting, entry, part)
+            return setting, entry
     except Timeout:
-        return setting, False
+        return setting, None
 
 
 def table(settings: Sequence[Setting], store: Store) -> pd.DataFrame:
     """What the store has of these settings, one row each; settings that it has nothing of are left out."""
-    entries = [entry for setting in settings if (entry := store.read(setting)) is not None]
+    return _table(entry for setting in settings if (entry := store.read(setting)) is not None)
+
+
+def _table(entries: Iterable[dict[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame([{**entry["setting"], **entry["row"], "seconds": entry["seconds"], "error": entry["error"]} for entry in entries])
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -16,6 +18,7 @@ from transformers import (
     GPTNeoXForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
+    PreTrainedModel,
     PreTrainedTokenizerFast,
 )
 
@@ -80,18 +83,21 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(no_hub)
 
 
-@pytest.fixture(scope="session")
-def tokenizer(tmp_path_factory: pytest.TempPathFactory):
-    """A tokenizer of whole words w1 … w100, each with or without a space in front; <bos> is 0."""
+def tiny_tokenizer(folder: Path):
+    """A tokenizer of whole words w1 … w100, each with or without a space in front; <bos> is 0. Its files go into a folder."""
     words = Tokenizer(models.WordLevel({"<bos>": 0} | {f"w{i}": i for i in range(1, WORDS)}, unk_token="<bos>"))
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    folder = tmp_path_factory.mktemp("tokenizer")
     special = {name: "<bos>" for name in ("bos_token", "eos_token", "pad_token", "unk_token")}
     PreTrainedTokenizerFast(tokenizer_object=words, **special).save_pretrained(folder)
     return AutoTokenizer.from_pretrained(folder)
 
 
-def random_model(architecture: str, tokenizer, seed: int = 0) -> TransformerBridge:
+@pytest.fixture(scope="session")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory):
+    return tiny_tokenizer(tmp_path_factory.mktemp("tokenizer"))
+
+
+def random_hf(architecture: str, seed: int = 0) -> PreTrainedModel:
     """A two-layer random model in float64, with every weight away from its neutral value (biases and norms too)."""
     kind, config = ARCHITECTURES[architecture]
     config._attn_implementation = "eager"
@@ -102,9 +108,13 @@ def random_model(architecture: str, tokenizer, seed: int = 0) -> TransformerBrid
         for parameter in hf.parameters():
             # Fresh models have zero biases and unit norm weights, which would hide a term that is left out.
             parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
-    return freeze(
-        TransformerBridge.boot_transformers(architecture, hf_model=hf, tokenizer=tokenizer, device="cpu", dtype=torch.float64)
-    )
+    return hf
+
+
+def random_model(architecture: str, tokenizer, seed: int = 0) -> TransformerBridge:
+    """The same behind a bridge, frozen."""
+    boot = {"hf_model": random_hf(architecture, seed), "tokenizer": tokenizer, "device": "cpu", "dtype": torch.float64}
+    return freeze(TransformerBridge.boot_transformers(architecture, **boot))
 
 
 @pytest.fixture(scope="session", params=ARCHITECTURES, ids=lambda name: name.split("/")[-1])

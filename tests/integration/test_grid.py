@@ -1,11 +1,13 @@
 """The Pareto grid: one setting against fitting by hand, and recorded rows against computing them again."""
 
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from random import Random
 
 import pytest
 
-from helpers import grid
+from helpers import cluster, grid
 from helpers.fitting import fit
 from helpers.interventions import ActivScalar
 from helpers.models import fingerprint
@@ -59,6 +61,19 @@ def test_the_control_has_the_same_numbers_at_other_points(smollm2):
     for site in scalars.theta:
         assert not control.theta[site].equal(scalars.theta[site])
         assert control.theta[site].flatten().sort().values.equal(scalars.theta[site].flatten().sort().values)
+
+
+@pytest.mark.parametrize("where", ["local:2", "n_jobs=2"])
+def test_two_processes_of_this_machine_load_the_model_by_its_name_and_give_what_one_gives(smollm2, tmp_path, monkeypatch, where):
+    settings = grid.grid(lambda_f=[1], lambda_m=[1], margin=[0], tasks=["IOI"], seeds=[0, 1])
+    run = partial(grid.run, smollm2, **SIZES)
+    here = sweep(settings, run, grid.store(smollm2, tmp_path / "here", **SIZES))
+    if where == "local:2":
+        monkeypatch.setattr(cluster, "SETTINGS", replace(cluster.SETTINGS, scheduler=where))
+    there = sweep(settings, run, grid.store(smollm2, tmp_path / "there", **SIZES), n_jobs=1 if where == "local:2" else 2)
+    assert (there["error"] == "").all() and (here["error"] == "").all()
+    for name in ("E0_train", "E0", "F", "M0"):  # threads add up in another order
+        assert there[name].to_list() == pytest.approx(here[name].to_list(), rel=0.01, abs=0.01), name
 
 
 @pytest.mark.skipif(not RECORDS, reason="this copy has no recorded grid")

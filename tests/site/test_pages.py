@@ -98,6 +98,16 @@ def test_loads_nothing_that_it_does_not_use(visit, page: str) -> None:
     assert not facts["widgets"], "the site does not carry the code of widgets, which would do nothing without a kernel"
 
 
+def test_no_chapter_held_more_than_6_gb(site: Path) -> None:
+    peaks = {}
+    for page in PAGES:
+        text = (site / f"{page}.html").read_text(encoding="utf-8")
+        if "class='colophon'" in text or 'class="colophon"' in text:
+            peaks[page] = float(re.search(r"peak memory ([\d.]+) GB", text)[1])
+    assert len(peaks) >= 9, "chapters end with a colophon"
+    assert max(peaks.values()) <= 6, peaks
+
+
 def test_the_whole_site_is_light(site: Path) -> None:
     assert sum(path.stat().st_size for path in site.rglob("*") if path.is_file()) < 40 * MEGABYTE
 

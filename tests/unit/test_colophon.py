@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from importlib.metadata import version
 
+import numpy as np
 import pytest
 
+from helpers import pages
 from helpers.models import fingerprint
-from helpers.pages import colophon
+from helpers.pages import colophon, peak_memory
 from helpers.settings import SETTINGS
 
 pytestmark = pytest.mark.unit
@@ -15,5 +17,14 @@ pytestmark = pytest.mark.unit
 
 def test_the_colophon_states_model_weights_profile_and_versions_of_the_run(tiny) -> None:
     text = colophon(tiny).data
-    for fact in (SETTINGS.model, fingerprint(tiny), SETTINGS.profile, f"torch {version('torch')}", "float64", "seconds on 20"):
+    for fact in (SETTINGS.model, fingerprint(tiny), SETTINGS.profile, f"torch {version('torch')}", "float64", "seconds", "on 20"):
         assert fact in text, fact
+
+
+def test_the_colophon_states_the_peak_memory_which_large_arrays_raise(tiny, monkeypatch) -> None:
+    before = peak_memory()
+    held = np.ones(1 << 26)  # half a GB
+    assert peak_memory() >= before and peak_memory() > held.nbytes / 1e9
+    assert f"peak memory {peak_memory():.1f} GB" in colophon(tiny).data
+    monkeypatch.setattr(pages, "peak_memory", lambda: None)  # a system that does not say
+    assert "peak memory" not in colophon(tiny).data

@@ -23,12 +23,21 @@ def test_variables_set_what_they_name(tmp_path):
     given = {"BOOK_MODEL": "gpt2", "BOOK_DEVICE": "cuda:1", "BOOK_PROFILE": "paper", "BOOK_CACHE": str(tmp_path), "BOOK_PROGRESS": "off"}
     settings = Settings.from_environment(given)
     assert (settings.model, settings.device, settings.profile) == ("gpt2", "cuda:1", "paper")
-    assert settings.cache == tmp_path and settings.progress == "off"
+    assert settings.cache == tmp_path and settings.progress == "off" and settings.scheduler == ""
+    for address in ("tcp://127.0.0.1:8786", "tls://node-3:8786", "local:2"):
+        assert Settings.from_environment({"BOOK_SCHEDULER": address}).scheduler == address
     assert str(settings) == "model gpt2 · device cuda:1 · profile paper"
 
 
 @pytest.mark.parametrize(
-    ("variable", "value"), [("BOOK_PROFILE", "quick"), ("BOOK_DEVICE", "gpu"), ("BOOK_MODEL", "gpt5-xxl"), ("BOOK_PROGRESS", "on")]
+    ("variable", "value"),
+    [
+        ("BOOK_PROFILE", "quick"),
+        ("BOOK_DEVICE", "gpu"),
+        ("BOOK_MODEL", "gpt5-xxl"),
+        ("BOOK_PROGRESS", "on"),
+        *[("BOOK_SCHEDULER", address) for address in ("localhost", "tcp://host", "http://host:8786", "local:0", "local:two")],
+    ],
 )
 def test_unknown_values_are_refused_by_name(variable, value):
     with pytest.raises(ValueError, match=value):
