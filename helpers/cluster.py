@@ -30,6 +30,8 @@ from helpers.settings import MODEL_NAMES, SETTINGS
 LIMIT = 1 << 20
 # Seconds that a scheduler may take to answer, and its first worker to come; a worker imports torch before it comes.
 PATIENCE = 60
+# A checksum of this package, of the time when it was imported: what runs is what was there then.
+CODE = hashlib.sha256(b"\0".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))).hexdigest()[:16]
 
 
 def spread(
@@ -60,9 +62,20 @@ def spread(
     packed = pack(function)
     # Workers that join later shall find calls that wait for them, so all are handed in at once.
     how = {"n_jobs": n_jobs} if client is None else {"n_jobs": -1, "pre_dispatch": "all"}
-    with parallel_config("dask", client=client) if client else nullcontext():
+    with parallel_config(_backend(client)) if client else nullcontext():
         parallel = Parallel(return_as="generator" if in_order else "generator_unordered", **how)
     return parallel(delayed(packed)(_dumps(call)) for call in calls)
+
+
+def _backend(client: Any) -> Any:
+    from joblib._dask import DaskDistributedBackend  # by its class, to mend it: "dask" is its name for everybody
+
+    class Backend(DaskDistributedBackend):
+        def effective_n_jobs(self, n_jobs: int) -> int:
+            # For a single worker joblib would leave that one idle and run everything in this process.
+            return max(2, super().effective_n_jobs(n_jobs))
+
+    return Backend(client=client)
 
 
 def pack(function: Callable[..., Any]) -> Packed:
@@ -77,7 +90,7 @@ def pack(function: Callable[..., Any]) -> Packed:
             f"the function takes {len(content) / 1e6:,.1f} MB along to other processes with every call, and {LIMIT / 1e6:,.1f} MB is the most. "
             "Let it make prompts, activations and weights itself, from names, seeds and the model."
         )
-    return Packed(content, code_of_helpers())
+    return Packed(content, CODE)
 
 
 def unpack(packed: Packed, arguments: bytes) -> Any:
@@ -102,7 +115,11 @@ class _Pickler(cloudpickle.Pickler):
 
 @lru_cache(maxsize=1)  # calls of one function come together; of two, the models would take twice the memory
 def _loads(content: bytes, code: str) -> Callable[..., Any]:
-    check_worker(code)
+    check_code(code)
+    if _in_worker():  # one that came after connect has not been looked at yet
+        from distributed import get_worker
+
+        check_threads(get_worker().state.nthreads)
     return pickle.loads(content)
 
 
@@ -131,34 +148,22 @@ def _loaded(name: str, device: str, dtype: torch.dtype, weights: str) -> Transfo
     return model
 
 
-@cache
-def code_of_helpers() -> str:
-    """A checksum of this package's code."""
-    return hashlib.sha256(b"\0".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))).hexdigest()[:16]
-
-
-def check_worker(code: str) -> None:
-    """Refuse a worker whose results would be wrong.
-
-    Raises:
-        RuntimeError: it has other code than the one who gives out the work, or runs several calls at once.
-    """
-    if code != code_of_helpers():
+def check_code(code: str) -> None:
+    """Raise RuntimeError where a worker has other code than the one who gives out the work."""
+    if code != CODE:
         raise RuntimeError(
             f"a worker has another version of the helpers, in {Path(__file__).parent}. Start the workers from the same copy of the "
             "book as the work, and anew after a change."
         )
-    if _in_worker() and _threads() > 1:
+
+
+def check_threads(n_threads: int) -> None:
+    """Raise RuntimeError for a worker that runs several calls at once."""
+    if n_threads > 1:
         raise RuntimeError(
             "a worker runs several calls at once in one process, where their hooks would be on the same model. Start it with --nthreads 1; "
             "--nworkers says how many processes."
         )
-
-
-def _threads() -> int:
-    from distributed import get_worker
-
-    return get_worker().state.nthreads
 
 
 def _in_worker() -> bool:
@@ -204,7 +209,8 @@ def _client(address: str) -> Any:
         ) from error
     if address.startswith("local:"):
         n_workers = int(address.removeprefix("local:"))
-        target = LocalCluster(n_workers=n_workers, threads_per_worker=1, dashboard_address=None)
+        # Any free port, and only for this machine: else two of these warn of each other.
+        target = LocalCluster(n_workers=n_workers, threads_per_worker=1, dashboard_address="127.0.0.1:0")
     else:
         target = address
     try:
@@ -215,5 +221,6 @@ def _client(address: str) -> Any:
             f"BOOK_SCHEDULER={address}: no scheduler with a worker answers there within {PATIENCE} seconds ({error}). Start both (dask scheduler; "
             f"dask worker {address} --nthreads 1), or unset BOOK_SCHEDULER to run in this process."
         ) from error
-    client.run(check_worker, code_of_helpers())
+    client.run(check_code, CODE)
+    check_threads(max(client.nthreads().values()))
     return client

@@ -82,7 +82,7 @@ def colophon(model: TransformerBridge) -> HTML:
     made, memory = provenance(model), peak_memory()
     peaks = [] if memory is None else [f"peak memory {memory:.1f} GB"]
     if device_of(model).type == "cuda":
-        peaks.append(f"of the GPU's {torch.cuda.max_memory_allocated(device_of(model)) / 1e9:.1f} GB")
+        peaks.append(f"of the GPU {torch.cuda.max_memory_allocated(device_of(model)) / 1e9:.1f} GB")
     versions = ", ".join(f"{name} {number}" for name, number in made["versions"].items())
     return HTML(
         f"<p class='colophon'>This run: model <code>{escape(SETTINGS.model)}</code> (weights {made['weights']}, {made['dtype']}), "

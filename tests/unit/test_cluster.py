@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from threading import Lock, Thread
+from threading import Lock, Thread, current_thread
 
 import pandas as pd
 import pytest
@@ -60,10 +60,10 @@ def scheduler(loads) -> Iterator[str]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "LOADS": str(loads), "BOOK_DEVICE": "cpu", "BOOK_SCHEDULER": ""}
     commands = [
         [DASK, "scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", about],
-        [DASK, "worker", "--nworkers", "2", "--nthreads", "1", "--no-dashboard", "--scheduler-file", about],
+        [DASK, "worker", "--nworkers", "2", "--nthreads", "1", "--no-dashboard", "--scheduler-file", about, "--local-directory", loads.parent],
     ]
-    # As a file: a module's name would be imported by the command itself too.
-    commands[1] += ["--preload", Path(__file__).with_name("tiny_worker.py"), "--local-directory", loads.parent]
+    # Not by --preload, for which the command itself would import torch too.
+    environment |= {"DASK_DISTRIBUTED__WORKER__PRELOAD": repr([str(Path(__file__).with_name("tiny_worker.py"))])}
     processes = [subprocess.Popen(command, env=environment, cwd=ROOT, stdout=log, stderr=log) for command in commands]
     try:
         wait_for(about.is_file)
@@ -214,9 +214,16 @@ def test_a_worker_that_does_not_see_the_store_is_refused_before_a_setting_is_com
 
 
 def test_a_worker_with_several_threads_is_refused():
-    with LocalCluster(n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None) as local:
+    with LocalCluster(n_workers=1, threads_per_worker=2, processes=False, dashboard_address="127.0.0.1:0") as local:
         with pytest.raises(RuntimeError, match="--nthreads 1"):
             connect(local.scheduler_address)
+
+
+def test_a_single_worker_gets_the_work_and_not_the_process_that_waits_for_it():
+    with LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0") as local:
+        threads = set(spread(lambda x: current_thread().name, [(1,), (2,)], address=local.scheduler_address))
+        cluster._client.cache_clear()
+    assert threads and current_thread().name not in threads
 
 
 def test_a_worker_with_other_code_is_refused(monkeypatch):
