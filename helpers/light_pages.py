@@ -30,6 +30,7 @@ KATEX = Path(__file__).resolve().parents[1] / "book" / "_assets" / "katex" / "ka
 DRAW = "katex.renderToString(dukpy.tex, {displayMode: dukpy.display, strict: 'error'})"
 # Tokens that both styles of the book (_config.yml) draw in the colour of the text around them: a quarter of a page's weight.
 PLAIN = {Name, Punctuation, Whitespace}
+SHORT = 24  # characters of TeX
 
 
 @cache
@@ -87,8 +88,8 @@ def visit_math(self: HTML5Translator, node: nodes.math) -> None:
     html = drawn(node, node.astext(), display=False)
     formula = self.starttag(node, "span", "", CLASS="math notranslate nohighlight") + html + "</span>"
     formula = self.encode(node.get("before", "")) + formula + self.encode(node.get("behind", ""))
-    # A formula of several parts may break between them, so that it fits a narrow screen.
-    whole = html.count('class="katex-base"') <= 1 and ("before" in node or "behind" in node)
+    # A long formula may break at its signs, so that it fits a narrow screen.
+    whole = len(node.astext()) <= SHORT and ("before" in node or "behind" in node)
     self.body.append(f'<span class="whole">{formula}</span>' if whole else formula)
     raise nodes.SkipNode
 
