@@ -116,7 +116,7 @@ class Batches:
     fall to its first setting; else it is the same sweep.
 
     Args:
-        model: on a GPU; on a CPU a batch of settings saves little.
+        model: on a GPU, or on a CPU too, where a batch is of few settings and saves less.
         settings: the sweep's.
         store: the sweep's: what it has a result of is not fitted.
         sizes: ``n_train``, ``n_test``, ``epochs`` and ``rates`` of :func:`run`.

@@ -25,7 +25,7 @@ from helpers.objective import Objective
 from helpers.prefix import Runs
 from helpers.tasks import Prompts
 
-CPU_AT_ONCE = 4  # there a larger batch is hardly faster, and its memory is everybody's
+CPU_AT_ONCE = 4  # enough that the weights, read once a batch, weigh little; and a CPU's memory is everybody's
 SPARE = 0.8  # share of the free memory that the estimate fills: the allocator loses some between its blocks
 
 
