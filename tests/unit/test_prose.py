@@ -8,6 +8,8 @@ percent sign, or before a unit of measurement. What the run has glued, code, mat
 - ``<span class="given">0.01</span>``: a definition, a threshold or a setting, and names of heads.
 
 (Spans and not MyST's own attributes, so that JupyterLab shows the number and nothing else.)
+
+The same goes for verdicts: they are computed in a closing table, and a sentence that names a claim gives it none.
 """
 
 from __future__ import annotations
@@ -47,6 +49,16 @@ def typed_results(text: str) -> list[str]:
     return [match[0] for match in TYPED.finditer(text)]
 
 
+CLAIM = re.compile(r"\b(?:AS|OP)-\d+")
+VERDICT = re.compile(r"\bhold(?:s|ing)? in part\b|\bdo(?:es)? not hold\b|(?:AS|OP)-\d+\W+(?:\w+\W+){0,2}?holds\b|\*holds\*")
+
+
+def typed_verdicts(text: str) -> list[str]:
+    """The sentences of a Markdown text that give a claim a verdict."""
+    sentences = re.split(r"(?<=[.:;?!])\s+|\n\s*\n", text)
+    return [sentence for sentence in sentences if CLAIM.search(sentence) and VERDICT.search(" ".join(sentence.split()))]
+
+
 @pytest.mark.parametrize(
     ("text", "found"),
     [
@@ -80,3 +92,29 @@ def test_a_changed_number_would_be_found(path: Path) -> None:
     first = re.search(r"\{glue:text\}`[^`]*:[^`]*[f%]`", text)
     assert first, "a chapter states results"
     assert "0.12345" in typed_results(text.replace(first[0], "0.12345", 1))
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("A case can fall to the other side, and OP-15 from *holds* to *holds in\npart*.", 1),
+        ("On this model AS-3 does not hold.", 1),
+        ("So AS-1 clearly holds.", 1),
+        ("**AS-14** holds; AS-15 holds in part.", 2),
+        ("The verdict on OP-15 may be another with other prompts.", 0),
+        ("AS-11 asks two things. The rest of the distribution holds in part.", 0),
+        ("If AS-3 is computed exactly enough, what is held fixed?", 0),
+    ],
+)
+def test_what_counts_as_a_typed_verdict(text: str, found: int) -> None:
+    assert len(typed_verdicts(text)) == found
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_no_verdict_is_typed_into_a_sentence(path: Path) -> None:
+    cells = [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "markdown"]
+    assert not [sentence for source in cells for sentence in typed_verdicts(source)]
+    claim = CLAIM.search("\n\n".join(cells))
+    assert path.stem == "errata" or claim, "a chapter names its claims"
+    if claim:  # a planted one would be found
+        assert typed_verdicts("\n\n".join(cells).replace(claim[0], f"{claim[0]} does not hold", 1))
