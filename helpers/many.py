@@ -145,7 +145,7 @@ def _fit_group(model: TransformerBridge, jobs: Sequence[Job], prompts: Prompts, 
         job.intervention.to(prompts.tokens.device)
         job.intervention.reset(job.seed, job.initial_std)
     with torch.no_grad():
-        base = last_logits(model, prompts.tokens)
+        unsteered = last_logits(model, prompts.tokens)
     runs = Runs.of(model, prompts.tokens, jobs[0].intervention.first())
     optimizers = [torch.optim.Adam(job.intervention.parameters(), lr=job.learning_rate) for job in jobs]
     histories: list[list[dict[str, float]]] = [[] for _ in jobs]
@@ -153,7 +153,7 @@ def _fit_group(model: TransformerBridge, jobs: Sequence[Job], prompts: Prompts, 
     for epoch in range(epochs):
         logits = _logits(model, [job.intervention for job in jobs], runs)
         terms = [
-            job.objective.terms(job.intervention.vec(), plus, minus, base, prompts.correct, prompts.wrong)
+            job.objective.terms(job.intervention.vec(), plus, minus, unsteered, prompts.correct, prompts.wrong)
             for job, (plus, minus) in zip(jobs, logits)
         ]
         for optimizer in optimizers:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import nbformat
 
-from assignments.tools.sources import SOURCE, read_set, secret_lines
+from assignments.tools.sources import ROOT, SOURCE, read_set, secret_lines
 
 try:
     from nbgrader.apps import NbGraderAPI
@@ -24,6 +24,18 @@ except ImportError:
 os.environ["PATH"] = os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", "")])
 
 warnings.filterwarnings("ignore", category=SAWarning)  # nbgrader's own
+
+# For nbgrader's own commands and its formgrader, which a teacher starts in the course folder: without it they would write
+# feedback with the hidden tests in it.
+CONFIG = """import sys
+from pathlib import Path
+
+sys.path.insert(0, {root!r})
+from assignments.tools.course import course_settings
+
+c = get_config()
+c.GenerateFeedback.preprocessors = course_settings(Path(__file__).parent).GenerateFeedback.preprocessors
+"""
 
 
 def course_settings(course: Path, **more: dict) -> Config:
@@ -53,6 +65,7 @@ def make_course(course: Path, name: str, source: Path = SOURCE) -> NbGraderAPI:
     course.chmod(0o700)  # hidden tests lie here
     shutil.rmtree(course / "source", ignore_errors=True)
     shutil.copytree(source / name, course / "source" / name)
+    (course / "nbgrader_config.py").write_text(CONFIG.format(root=str(ROOT)), encoding="utf-8")
     api = NbGraderAPI(config=course_settings(course))
     result = api.generate_assignment(name)
     if not result["success"]:

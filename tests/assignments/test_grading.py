@@ -140,6 +140,16 @@ def test_there_is_a_table_and_feedback_for_everybody_without_hidden_tests(graded
         assert "twice 2 is 4" in text and "-7.5" not in text and "-22.5" not in text, student
 
 
+def test_feedback_made_by_nbgrader_s_own_command_has_no_hidden_tests_either(graded) -> None:
+    course, student = graded[1] / "toy", "right"
+    page = course / "feedback" / student / "toy" / "toy.html"
+    page.unlink()
+    command = [sys.executable, "-m", "nbgrader", "generate_feedback", "toy", "--student", student, "--force"]
+    subprocess.run(command, cwd=course, check=True, capture_output=True)
+    text = page.read_text(encoding="utf-8")
+    assert "twice 2 is 4" in text and "-7.5" not in text and "-22.5" not in text
+
+
 def test_feedback_says_what_happened(graded) -> None:
     feedback = lambda student: (graded[1] / "toy" / "feedback" / student / "toy" / "toy.html").read_text(encoding="utf-8")
     assert "took more than 4 seconds" in feedback("endless")
