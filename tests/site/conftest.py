@@ -43,7 +43,7 @@ FACTS = r"""async () => {
   words.querySelectorAll('pre, code, script, .katex').forEach(element => element.remove());
   const wide = document.documentElement, formulae = [...document.querySelectorAll('.math')];
   return {
-    title: document.title, lang: wide.lang, icon: document.querySelector('link[rel~="icon"]')?.href,
+    title: document.title, description: document.querySelector('meta[name="description"]')?.content ?? '', lang: wide.lang, icon: document.querySelector('link[rel~="icon"]')?.href,
     headings: document.querySelectorAll('article h1').length,
     scroll: Math.max(wide.scrollWidth, document.body.scrollWidth), width: wide.clientWidth,
     images: [...document.images].map(image => ({alt: image.alt, src: image.src.slice(0, 200), drawn: image.complete && image.naturalWidth > 0})),

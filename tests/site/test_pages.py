@@ -83,6 +83,11 @@ def test_has_title_language_icon_and_one_heading(visit, page: str) -> None:
     assert Path(unquote(facts["icon"].removeprefix("file://").partition("?")[0])).is_file()
 
 
+def test_each_page_has_a_description_of_its_own(visit) -> None:
+    descriptions = [visit(page, WIDTHS[1], "file").facts["description"] for page in PAGES]
+    assert min(map(len, descriptions)) > 40 and len(set(descriptions)) == len(PAGES)
+
+
 def test_is_light(visit, page: str) -> None:
     """Two megabytes in all, of which about a third is code and fonts that every page shares."""
     facts = visit(page, WIDTHS[1], "http").facts

@@ -194,8 +194,16 @@ def test_files_of_others_come_with_their_licence() -> None:
         assert f"`{folder}/`" in (BOOK / "_assets" / "README.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("path", [path for path in NOTEBOOKS if path.parent != BOOK], ids=lambda path: path.stem)
+def test_every_exercise_has_a_folded_hint(path: Path) -> None:
+    cells = [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "markdown"]
+    (text,) = [source.partition("## Exercises\n")[2] for source in cells if "## Exercises\n" in source]
+    exercises = re.split(r"^\d+\. ", text, flags=re.MULTILINE)[1:]
+    assert exercises and all("<details><summary>Hint</summary>" in exercise for exercise in exercises)
+
+
 def test_every_helper_is_in_the_reference() -> None:
     listed = set(re.findall(r"automodule:: (helpers\.\w+)", (BOOK / "reference.md").read_text(encoding="utf-8")))
     # Sphinx' own extensions have nothing for a reader.
-    inner = {"helpers.__init__", "helpers.scorecard_page", "helpers.light_pages"}
+    inner = {"helpers.__init__", "helpers.scorecard_page", "helpers.light_pages", "helpers.descriptions"}
     assert listed == {f"helpers.{path.stem}" for path in (ROOT / "helpers").glob("*.py")} - inner
