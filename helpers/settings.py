@@ -13,8 +13,8 @@ BOOK_PROFILE    smoke, default, paper          how much a chapter runs: seconds 
 BOOK_CACHE      a folder                       where the embedded model is kept
 BOOK_PROGRESS   auto (default), off            progress bars in terminals and notebooks; the build
                                                of the published pages switches them off
-BOOK_SCHEDULER  tcp://host:8786, tls://...,    the Dask scheduler whose workers run sweeps and
-                local:2, ...                   searches; local:N starts N workers on this machine.
+BOOK_SCHEDULER  ``tcp://host:8786``, ...,      the Dask scheduler whose workers run sweeps and
+                ``local:2``, ...               searches; local:N starts N workers on this machine.
                                                Not set (default): everything in one process
 =============== ============================== ==================================================
 """
