@@ -40,7 +40,8 @@ def record(table: pd.DataFrame, path: str | Path, origin: Mapping[str, Any]) -> 
     """Write ``path`` (CSV) and, with the suffix ``.json``, its provenance, number of rows, wall time and checksum.
 
     Args:
-        table: with a column ``seconds``, whose sum is recorded as the wall time, where there is one.
+        table: with a column ``seconds``, whose sum is recorded as the wall time, where there is one and ``origin`` has no
+            ``wall_seconds``.
         path: ends in ``.csv``.
         origin: what :func:`provenance` gives.
     """
@@ -48,9 +49,9 @@ def record(table: pd.DataFrame, path: str | Path, origin: Mapping[str, Any]) -> 
     if path.suffix != ".csv":
         raise ValueError(f"a recorded table's name ends in .csv, and {path.name} does not.")
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = table.to_csv(index=False, lineterminator="\n").encode()
+    text = table.to_csv(index=False, lineterminator="\n", na_rep="nan").encode()
     beside = {**origin, "rows": len(table), "sha256": hashlib.sha256(text).hexdigest()}
-    if "seconds" in table:
+    if "seconds" in table and "wall_seconds" not in origin:
         beside["wall_seconds"] = round(float(table["seconds"].sum()), 1)
     for target, content in ((path, text), (path.with_suffix(".json"), json.dumps(beside, indent=2).encode() + b"\n")):
         part = target.with_name(target.name + ".part")
