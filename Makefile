@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup model book picture test assignments grade lab serve clean
+.PHONY: help setup model book picture test bench assignments grade lab serve clean
 
 # The interpreter that makes .venv.
 PYTHON ?= python3
@@ -17,6 +17,10 @@ PORT ?= 8000
 SUBMISSIONS ?=
 GRADE_FLAGS ?=
 
+# Where the table of `make bench` goes, and what else its command is to be told (python -m benchmarks.run --help).
+BENCH_OUT ?= _build/bench/bench.csv
+BENCH_FLAGS ?=
+
 # Kernels come from the environment that runs the book, whatever else the user has installed.
 export JUPYTER_PREFER_ENV_PATH := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -26,7 +30,7 @@ export OMP_WAIT_POLICY ?= passive
 
 help: ## Say what can be made (the default)
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
-	@echo "Variables: PYTHON=$(PYTHON)  PY=$(PY)  BOOK_MODEL  BOOK_DEVICE  BOOK_PROFILE=smoke|default|paper  BOOK_CACHE  BOOK_PROGRESS  BOOK_SCHEDULER  SUBMISSIONS  GRADE_FLAGS"
+	@echo "Variables: PYTHON=$(PYTHON)  PY=$(PY)  BOOK_MODEL  BOOK_DEVICE  BOOK_PROFILE=smoke|default|paper  BOOK_CACHE  BOOK_PROGRESS  BOOK_SCHEDULER  SUBMISSIONS  GRADE_FLAGS  BENCH_OUT  BENCH_FLAGS"
 
 ifeq ($(PY),.venv/bin/python)
 setup: .venv/installed
@@ -62,6 +66,9 @@ picture: book ## Renew the README's picture of a result out of the executed chap
 
 test: model ## Run all the tests: unit, integration, every notebook, and the site in a browser
 	@BOOK_PROFILE=smoke $(PY) -m pytest --nbmake-timeout=$(NOTEBOOK_TIMEOUT) $(PYTEST_FLAGS)
+
+bench: model ## Time the helpers beside plain ways of doing the same, and record the table
+	@$(PY) -m benchmarks.run --out "$(BENCH_OUT)" $(BENCH_FLAGS)
 
 assignments: setup ## Build the student versions of the problem sets into _build/assignments
 	@$(PY) -m assignments.tools.release

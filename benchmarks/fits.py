@@ -53,9 +53,9 @@ def batched(model: TransformerBridge, jobs: Sequence[Job], prompts: Prompts, epo
 
 def nnsight(hf: PreTrainedModel, tokenizer, jobs: Sequence[Job], prompts: Prompts, epochs: int) -> None:
     """The batched loop in nnsight, logits of the last position; needs the extra ``bench``."""
-    from nnsight import LanguageModel
+    from nnsight import TransformersModel
 
-    traced = LanguageModel(hf, tokenizer=tokenizer)
+    traced = TransformersModel(hf, task="text-generation", tokenizer=tokenizer)
     inner, plain_inner = getattr(traced, hf.base_model_prefix), hf.base_model
     blocks, plain_blocks = (inner.h, plain_inner.h) if hasattr(plain_inner, "h") else (inner.layers, plain_inner.layers)
     attention = next(name for name in ("attn", "self_attn", "attention") if hasattr(plain_blocks[0], name))

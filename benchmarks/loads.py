@@ -37,6 +37,6 @@ def chapters(book: Path) -> list[dict[str, Any]]:
     results = results_of(get_cache(folder), datetime.now(UTC)) if folder.is_dir() else []
     rows = [{"variant": result.chapter, "seconds": result.seconds} for result in results if result.seconds is not None]
     if not rows:
-        return [{"variant": "all", "note": f"skipped: no executed chapter in {book.name}/_build; run make book first"}]
+        return [{"variant": "all", "note": "skipped: no chapter has been executed; run make book first"}]
     total = sum(row["seconds"] for row in rows)
     return [*rows, {"variant": "all", "seconds": total, "note": f"{len(rows)} of {len(results)}, as the last build executed them"}]

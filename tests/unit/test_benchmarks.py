@@ -145,7 +145,7 @@ def test_the_operations_of_a_fit_are_those_that_torch_counts(tiny, prompts, step
 
 def test_rates_are_of_the_products_that_were_asked_for(tiny, monkeypatch) -> None:
     asked = []
-    monkeypatch.setattr(floor, "OUT_OF_CACHE", 1 << 16)
+    monkeypatch.setattr(floor, "OUT_OF_CACHE", 1 << 18)
     monkeypatch.setattr(floor, "_rate", lambda weights, rows: asked.append((len(weights), weights[0].dtype, rows)) or float(len(asked)))
     rates = floor.product_rates(tiny, 12, torch.bfloat16, repeats=2)
     assert rates == {"cold": 2.0, "hot": 4.0}
