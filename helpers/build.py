@@ -34,8 +34,8 @@ from helpers.embedded import GGUF_SHA256
 from helpers.settings import SETTINGS
 
 ROOT = Path(__file__).resolve().parents[1]
-# What a notebook may read besides modules. Coarse: a change to any of these files runs every notebook again.
-DATA = ("helpers/data", "book/results")
+# What a notebook may read besides modules. Any of the data runs every notebook again, a recorded table those that name it.
+DATA, RECORDED = "helpers/data", "book/results"
 
 
 class Result(NamedTuple):
@@ -109,12 +109,14 @@ def key_of(notebook: Path, root: Path) -> str:
     digest = hashlib.sha256()
     for fact in (SETTINGS.model, device_name(), SETTINGS.profile, GGUF_SHA256, sys.version):
         digest.update(fact.encode() + b"\0")
-    data = [path for folder in DATA for path in (root / folder).rglob("*") if path.is_file()]
+    code = code_of(notebook)
+    data = [path for path in (root / DATA).rglob("*") if path.is_file()]
+    tables = [path for path in (root / RECORDED).glob("*") if path.stem in code]
     try:
-        modules = imported_modules(code_of(notebook))
+        modules = imported_modules(code)
     except SyntaxError:  # running the notebook will say so, and better
         modules = set()
-    for path in sorted({root / "constraints.txt", *data, *helper_files(modules, root)}):
+    for path in sorted({root / "constraints.txt", *data, *tables, *helper_files(modules, root)}):
         digest.update(path.relative_to(root).as_posix().encode() + b"\0")
         digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()

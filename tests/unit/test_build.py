@@ -26,6 +26,8 @@ def root(tmp_path: Path, monkeypatch) -> Path:
         "helpers/deep.py": "DEPTH = 1\n",
         "helpers/other.py": "import helpers\n",
         "helpers/data/table.csv": "a,b\n",
+        "book/results/grid.csv": "a,b\n",
+        "book/results/grid.json": "{}\n",
         "constraints.txt": "numpy==1\n",
         "book/_toc.yml": "{format: jb-book, root: one, chapters: [{file: two}]}\n",
     }
@@ -33,7 +35,7 @@ def root(tmp_path: Path, monkeypatch) -> Path:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
     write(tmp_path / "book/one.ipynb", "%matplotlib inline\nfrom helpers import near\n!ls")
-    write(tmp_path / "book/two.ipynb", "import helpers.other as other")
+    write(tmp_path / "book/two.ipynb", "import helpers.other as other\ntable = '../results/grid.csv'")
     return tmp_path
 
 
@@ -76,6 +78,9 @@ def built(results, root: Path):
         ("helpers/other.py", {"two"}),
         ("helpers/__init__.py", {"one", "two"}),
         ("helpers/data/table.csv", {"one", "two"}),
+        ("book/results/grid.csv", {"two"}),
+        ("book/results/grid.json", {"two"}),
+        ("book/results/of-no-chapter.csv", set()),
         ("constraints.txt", {"one", "two"}),
     ],
 )
@@ -84,6 +89,14 @@ def test_a_change_runs_again_what_depends_on_it_and_nothing_else(built, root: Pa
         changed.write("# changed\n")
     assert waiting(built, root) == affected
     assert len(built.list_cache_records()) == 2 - len(affected)
+
+
+def test_a_table_that_is_recorded_or_taken_away_runs_the_chapter_that_names_it(built, root: Path) -> None:
+    (root / "book/results/grid.csv").unlink()
+    assert waiting(built, root) == {"two"}
+    execute(built, root)
+    (root / "book/results/grid.csv").write_text("a,b\n")
+    assert waiting(built, root) == {"two"}
 
 
 def test_a_helper_that_no_chapter_imports_runs_nothing(built, root: Path) -> None:
@@ -103,7 +116,7 @@ def test_another_device_runs_everything_again(built, root: Path, monkeypatch) ->
 
 
 def test_new_code_runs_its_chapter_and_new_prose_does_not(built, root: Path) -> None:
-    write(root / "book/two.ipynb", "import helpers.other as other", prose="Other words.")
+    write(root / "book/two.ipynb", "import helpers.other as other\ntable = '../results/grid.csv'", prose="Other words.")
     assert waiting(built, root) == set()
     write(root / "book/two.ipynb", "import helpers.other as o")
     assert waiting(built, root) == {"two"}
@@ -116,7 +129,7 @@ def test_an_earlier_text_does_not_bring_back_a_result_of_older_helpers(built, ro
     (root / "helpers/other.py").write_text("CHANGED = True\n")
     waiting(built, root)
     execute(built, root)
-    write(root / "book/two.ipynb", "import helpers.other as other")
+    write(root / "book/two.ipynb", "import helpers.other as other\ntable = '../results/grid.csv'")
     assert waiting(built, root) == {"two"}
 
 
