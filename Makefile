@@ -65,7 +65,7 @@ picture: book ## Renew the README's picture of a result out of the executed chap
 	@$(PY) -m helpers.readme_picture
 
 test: model ## Run all the tests: unit, integration, every notebook, and the site in a browser
-	@BOOK_PROFILE=smoke $(PY) -m pytest --nbmake-timeout=$(NOTEBOOK_TIMEOUT) $(PYTEST_FLAGS)
+	@BOOK_PROFILE=smoke $(PY) -m pytest --nbmake-timeout=$(NOTEBOOK_TIMEOUT) --junitxml=_build/tests.xml $(PYTEST_FLAGS)
 
 bench: model ## Time the helpers beside plain ways of doing the same, and record the table
 	@$(PY) -m benchmarks.run --out "$(BENCH_OUT)" $(BENCH_FLAGS)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import torch
 from jupyter_cache import get_cache
+from nbformat import NotebookNode
 
 from benchmarks.timing import timed
-from helpers.build import results_of
+from helpers.build import notebooks, record_of
 from helpers.models import load_model
 
 
@@ -28,15 +29,36 @@ def loads(device: torch.device) -> list[dict[str, Any]]:
 
 
 def chapters(book: Path) -> list[dict[str, Any]]:
-    """Each chapter's time as the build under ``book`` has it, and their sum; a note where it has none.
+    """Each chapter's time and most memory as the build under ``book`` has them, and the whole; a note where it has none.
 
     Args:
         book: a folder that ``python -m helpers.build --out`` built into.
     """
     folder = book / "_build" / ".jupyter_cache"
-    results = results_of(get_cache(folder), datetime.now(UTC)) if folder.is_dir() else []
-    rows = [{"variant": result.chapter, "seconds": result.seconds} for result in results if result.seconds is not None]
+    cache = get_cache(folder) if folder.is_dir() else None
+    rows = []
+    for path in notebooks() if cache is not None else ():
+        if (record := record_of(cache, path)) is not None:
+            run = run_of(cache.get_cache_bundle(record.pk).nb)
+            rows.append({"variant": path.stem, "seconds": record.data["execution_seconds"], "peak_gb": run.get("peak_gb")})
     if not rows:
         return [{"variant": "all", "note": "skipped: no chapter has been executed; run make book first"}]
-    total = sum(row["seconds"] for row in rows)
-    return [*rows, {"variant": "all", "seconds": total, "note": f"{len(rows)} of {len(results)}, as the last build executed them"}]
+    total, peak = sum(row["seconds"] for row in rows), max((row["peak_gb"] or 0 for row in rows))
+    note = f"{len(rows)} of {len(notebooks())}, as the last build executed them"
+    return [*rows, {"variant": "all", "seconds": total, "peak_gb": peak or None, "note": note}]
+
+
+def run_of(notebook: NotebookNode) -> dict[str, float]:
+    """What an executed chapter's colophon (``helpers.pages``) says of its run; nothing where it has none."""
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
+    return next((output.metadata["run"] for output in outputs if "run" in output.get("metadata", {})), {})
+
+
+def tests(book: Path) -> list[dict[str, Any]]:
+    """How long ``make test`` took when it last ran in ``book``; a note where it did not."""
+    report = book / "_build" / "tests.xml"
+    if not report.is_file():
+        return [{"variant": "make test", "note": "skipped: it has not run here"}]
+    suite = ElementTree.parse(report).getroot().find("testsuite")
+    failed = int(suite.get("failures")) + int(suite.get("errors"))
+    return [{"variant": "make test", "seconds": float(suite.get("time")), "note": f"{suite.get('tests')} tests, {failed} failed"}]

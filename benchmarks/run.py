@@ -172,6 +172,7 @@ def run_cases(model: TransformerBridge, given: argparse.Namespace) -> pd.DataFra
     if "load" in given.cases:
         rows += [{"case": "load", **row} for row in loads.loads(device)]
         rows += [{"case": "chapters", **row} for row in loads.chapters(given.book)]
+        rows += [{"case": "tests", **row} for row in loads.tests(given.book)]
     return pd.DataFrame(rows, columns=COLUMNS).fillna({"note": ""})
 
 
@@ -185,7 +186,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--limit", type=float, default=20.0, help="seconds after which a variant is timed by one run alone")
     parser.add_argument("--whole-grid", nargs="+", choices=NAMES, default=(), help="variants that run the paper's whole grid")
-    parser.add_argument("--book", type=Path, default=Path(), help="where the book was built, for the chapters' times")
+    parser.add_argument("--book", type=Path, default=Path(), help="where make book and make test ran, for their times")
     parser.add_argument("--small", action="store_true", help="least sizes, one repeat: to see that all of it runs")
     given = parser.parse_args(arguments)
     if given.small:

@@ -84,9 +84,11 @@ def colophon(model: TransformerBridge) -> HTML:
     if device_of(model).type == "cuda":
         peaks.append(f"of the GPU {torch.cuda.max_memory_allocated(device_of(model)) / 1e9:.1f} GB")
     versions = ", ".join(f"{name} {number}" for name, number in made["versions"].items())
+    seconds = time.monotonic() - STARTED
     return HTML(
         f"<p class='colophon'>This run: model <code>{escape(SETTINGS.model)}</code> (weights {made['weights']}, {made['dtype']}), "
         f"profile {SETTINGS.profile}, {escape(made['device'])}, {made['threads']} threads; {versions}; "
-        f"{', '.join([f'{time.monotonic() - STARTED:.0f} seconds', *peaks])} on {made['date']}. On another model: "
-        "<code>BOOK_MODEL=gpt2 make book</code>, or any name of the page on models.</p>"
+        f"{', '.join([f'{seconds:.0f} seconds', *peaks])} on {made['date']}. On another model: "
+        "<code>BOOK_MODEL=gpt2 make book</code>, or any name of the page on models.</p>",
+        metadata={"run": {"seconds": seconds, "peak_gb": memory}},  # for the page on speed
     )
