@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import math
 
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from conftest import random_hf
+from jupyter_cache import get_cache
+from jupyter_cache.base import CacheBundleIn
+from nbformat.v4 import new_code_cell, new_notebook, new_output
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import check, fits, floor, growth, loads, run, timing, vectors
@@ -181,6 +185,35 @@ def test_each_axis_grows_the_work_it_names(tokenizer, monkeypatch, axis) -> None
     *points, fitted = growth.grow(tokenizer, CPU, axis, repeats=1)
     assert [row["size"] for row in points] == [size for size, _ in flops]
     assert fitted["exponent_low"] <= fitted["exponent"] <= fitted["exponent_high"]
+
+
+# Chapters and tests
+
+
+def test_the_chapters_of_a_build_are_listed_with_their_memory(tmp_path, monkeypatch) -> None:
+    assert "make book first" in loads.chapters(tmp_path)[0]["note"]
+    cache = get_cache(tmp_path / "_build" / ".jupyter_cache")
+    runs = {"one": {"seconds": 3.0, "peak_gb": 1.5}, "two": {"seconds": 4.0, "peak_gb": 2.5}}
+    paths = [tmp_path / f"{name}.ipynb" for name in (*runs, "not-run")]
+    for path in paths:
+        shown = new_output("display_data", {"text/html": "ran"}, metadata={"run": runs.get(path.stem, {})})
+        notebook = new_notebook(cells=[new_code_cell(path.stem, outputs=[new_output("display_data"), shown])])
+        nbformat.write(notebook, path)
+        if path.stem in runs:
+            kept = CacheBundleIn(notebook, str(path), data={"execution_seconds": runs[path.stem]["seconds"]})
+            cache.cache_notebook_bundle(kept, check_validity=False)
+    monkeypatch.setattr(loads, "notebooks", lambda: paths)
+    *rows, whole = loads.chapters(tmp_path)
+    assert [(row["variant"], row["seconds"], row["peak_gb"]) for row in rows] == [("one", 3.0, 1.5), ("two", 4.0, 2.5)]
+    assert (whole["seconds"], whole["peak_gb"]) == (7.0, 2.5) and whole["note"].startswith("2 of 3")
+
+
+def test_the_time_of_the_tests_is_read_from_their_report(tmp_path) -> None:
+    assert "has not run" in loads.tests(tmp_path)[0]["note"]
+    (tmp_path / "_build").mkdir()
+    suite = '<testsuite name="pytest" errors="1" failures="2" skipped="0" tests="9" time="12.5"/>'
+    (tmp_path / "_build" / "tests.xml").write_text(f"<testsuites>{suite}</testsuites>")
+    assert loads.tests(tmp_path) == [{"variant": "make test", "seconds": 12.5, "note": "9 tests, 3 failed"}]
 
 
 # The run and its check

@@ -22,6 +22,12 @@ def test_the_colophon_states_model_weights_profile_and_versions_of_the_run(tiny)
         assert fact in text, fact
 
 
+def test_the_colophon_keeps_the_run_s_numbers_for_other_pages(tiny) -> None:
+    shown = colophon(tiny)
+    run = shown.metadata["run"]
+    assert f"{run['seconds']:.0f} seconds, peak memory {run['peak_gb']:.1f} GB" in shown.data
+
+
 def test_the_peak_memory_covers_what_is_held_and_stays_when_it_is_given_back() -> None:
     held = np.ones(1 << 24)
     now = Process().memory_info().rss / 1e9
