@@ -51,7 +51,8 @@ def chapters(book: Path) -> list[dict[str, Any]]:
 def run_of(notebook: NotebookNode) -> dict[str, float]:
     """What an executed chapter's colophon (``helpers.pages``) says of its run; nothing where it has none."""
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
-    return next((output.metadata["run"] for output in outputs if "run" in output.get("metadata", {})), {})
+    pages = [output.get("metadata", {}).get("text/html", {}) for output in outputs]
+    return next((page["run"] for page in pages if "run" in page), {})
 
 
 def tests(book: Path) -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
@@ -13,6 +14,9 @@ from helpers.cluster import spread
 from helpers.features import IGNORE, through_heads
 from helpers.norms import Norm, Norms
 from helpers.paths import Component, Path, show
+
+Partial = tuple[Path, Float[Tensor, "*n d_model"]]  # a path to be grown, and what reads the residual stream before it
+GROUP = 64  # partial paths that go back together: few enough for memory, and for many workers to share
 
 # Features of a layer's heads, the layer, and the path behind them (empty for single heads) -> one number a head.
 Score = Callable[[Float[Tensor, "*n head d_model"], int, Path], Float[Tensor, "head"]]
@@ -82,17 +86,24 @@ def search_paths(
         if value < 1:
             raise ValueError(f"{name} = {value} must be at least 1.")
 
-    def step_back(chain: Path, y: Tensor) -> list[list[float]]:  # the score of every head before a chain, [layer head]
-        layers = range(chain[0].layer if chain else model.cfg.n_layers)
-        return [score(through_heads(model, layer, y, norms=norms, own_norm=own_norm), layer, chain).tolist() for layer in layers]
+    def step_back(group: list[Partial]) -> list[list[list[float]]]:  # the scores before each path, [path layer head]
+        scores: list[list[list[float]]] = [[] for _ in group]
+        for layer in range(model.cfg.n_layers):  # outermost, so that a layer's weights are read once for the whole group
+            behind = [i for i, (chain, _) in enumerate(group) if not chain or layer < chain[0].layer]
+            if behind:
+                y = torch.stack([group[i][1] for i in behind])
+                for i, features in zip(behind, through_heads(model, layer, y, norms=norms, own_norm=own_norm)):
+                    scores[i].append(score(features, layer, group[i][0]).tolist())
+        return scores
 
     # A partial path, and the vectors that read what its first head's predecessors wrote.
-    partial: list[tuple[Path, Tensor]] = [((), norms.pull_back(Norm.of(model, "ln_final"), m))]
+    partial: list[Partial] = [((), norms.pull_back(Norm.of(model, "ln_final"), m))]
     found: dict[int, list[Found]] = {}
     n_searched = 0
     for length in range(1, max_length + 1):
         candidates: list[tuple[float, Path, Tensor]] = []  # score, path, its parent's vectors
-        for (chain, y), scores in zip(partial, spread(step_back, partial)):
+        groups = [(partial[start : start + GROUP],) for start in range(0, len(partial), GROUP)]
+        for (chain, y), scores in zip(partial, (scores for group in spread(step_back, groups) for scores in group)):
             candidates += [
                 (value, (Component(layer, head), *chain), y) for layer, heads in enumerate(scores) for head, value in enumerate(heads)
             ]

@@ -196,7 +196,7 @@ def test_the_chapters_of_a_build_are_listed_with_their_memory(tmp_path, monkeypa
     runs = {"one": {"seconds": 3.0, "peak_gb": 1.5}, "two": {"seconds": 4.0, "peak_gb": 2.5}}
     paths = [tmp_path / f"{name}.ipynb" for name in (*runs, "not-run")]
     for path in paths:
-        shown = new_output("display_data", {"text/html": "ran"}, metadata={"run": runs.get(path.stem, {})})
+        shown = new_output("display_data", {"text/html": "ran"}, metadata={"text/html": {"run": runs.get(path.stem, {})}})
         notebook = new_notebook(cells=[new_code_cell(path.stem, outputs=[new_output("display_data"), shown])])
         nbformat.write(notebook, path)
         if path.stem in runs:

@@ -157,7 +157,8 @@ def test_a_killed_worker_loses_nothing_and_only_its_setting_under_way_is_begun_a
     assert max(Counter(line.split()[0] for line in lines(loads)).values()) == 1
 
 
-def test_a_path_search_on_a_cluster_gives_what_one_process_gives(on_cluster, llama):
+def test_a_path_search_on_a_cluster_gives_what_one_process_gives(on_cluster, llama, monkeypatch):
+    monkeypatch.setattr("helpers.search.GROUP", 3)  # so that there is something to share
     m = torch.randn(2, llama.cfg.d_model, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 
     def score(features, layer, chain):  # holds the model, as a notebook's function may

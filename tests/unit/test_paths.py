@@ -181,7 +181,9 @@ def both(tiny) -> torch.Tensor:
     return torch.stack([Observable.of(tiny, {"w3": 1, "w5": -1}).vector(tiny), Observable.of(tiny, {"w8": 1, "w9": -1}).vector(tiny)])
 
 
-def test_a_full_search_scores_every_path_and_finds_the_best(tiny) -> None:
+@pytest.mark.parametrize("group", [3, 64])
+def test_a_full_search_scores_every_path_and_finds_the_best(tiny, monkeypatch, group: int) -> None:
+    monkeypatch.setattr("helpers.search.GROUP", group)
     m = both(tiny)
     result = search_paths(tiny, m, lambda features, layer, chain: cosine(features[0], features[1]), max_length=2, keep=3, norms=NormWeights())
     heads = tiny.cfg.n_heads
