@@ -113,6 +113,10 @@ def test_no_chapter_held_more_than_6_gb(site: Path) -> None:
     assert max(peaks.values()) <= 6, peaks
 
 
+def test_the_index_fits_a_phone(visit) -> None:
+    assert visit("genindex", WIDTHS[0], "http").facts["scroll"] <= WIDTHS[0]
+
+
 def test_the_whole_site_is_light(site: Path) -> None:
     assert sum(path.stat().st_size for path in site.rglob("*") if path.is_file()) < 40 * MEGABYTE
 

@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import random_hf
 from jupyter_cache import get_cache
 from jupyter_cache.base import CacheBundleIn
 from nbformat.v4 import new_code_cell, new_notebook, new_output
@@ -27,6 +26,7 @@ from helpers.records import read_record
 from helpers.search import search_paths
 from helpers.sites import Points
 from helpers.tasks import Prompts, Task
+from tests.conftest import random_hf
 
 pytestmark = pytest.mark.unit
 CPU = torch.device("cpu")
