@@ -30,7 +30,7 @@ export OMP_WAIT_POLICY ?= passive
 
 help: ## Say what can be made (the default)
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
-	@echo "Variables: PYTHON=$(PYTHON)  PY=$(PY)  BOOK_MODEL  BOOK_DEVICE  BOOK_PROFILE=smoke|default|paper  BOOK_CACHE  BOOK_PROGRESS  BOOK_SCHEDULER  SUBMISSIONS  GRADE_FLAGS  BENCH_OUT  BENCH_FLAGS"
+	@echo "Variables: PYTHON=$(PYTHON)  PY=$(PY)  BOOK_MODEL  BOOK_DEVICE  BOOK_PROFILE=smoke|default|paper  BOOK_SEED  BOOK_CACHE  BOOK_PROGRESS  BOOK_SCHEDULER  SUBMISSIONS  GRADE_FLAGS  BENCH_OUT  BENCH_FLAGS"
 
 ifeq ($(PY),.venv/bin/python)
 setup: .venv/installed

@@ -107,7 +107,7 @@ def device_name() -> str:
 def key_of(notebook: Path, root: Path) -> str:
     """A digest of all that a notebook's results depend on, apart from its own cells, which jupyter-cache watches."""
     digest = hashlib.sha256()
-    for fact in (SETTINGS.model, device_name(), SETTINGS.profile, GGUF_SHA256, sys.version):
+    for fact in (SETTINGS.model, device_name(), SETTINGS.profile, str(SETTINGS.seed), GGUF_SHA256, sys.version):
         digest.update(fact.encode() + b"\0")
     code = code_of(notebook)
     data = [path for path in (root / DATA).rglob("*") if path.is_file()]

@@ -87,7 +87,7 @@ def colophon(model: TransformerBridge) -> HTML:
     seconds = time.monotonic() - STARTED
     return HTML(
         f"<p class='colophon'>This run: model <code>{escape(SETTINGS.model)}</code> (weights {made['weights']}, {made['dtype']}), "
-        f"profile {SETTINGS.profile}, {escape(made['device'])}, {made['threads']} threads; {versions}; "
+        f"profile {SETTINGS.profile}, seed {SETTINGS.seed}, {escape(made['device'])}, {made['threads']} threads; {versions}; "
         f"{', '.join([f'{seconds:.0f} seconds', *peaks])} on {made['date']}. On another model: "
         "<code>BOOK_MODEL=gpt2 make book</code>, or any name of the page on models.</p>",
         metadata={"run": {"seconds": seconds, "peak_gb": memory}},  # for the page on speed

@@ -131,13 +131,14 @@ def as_html(rows: Sequence[Row], others: Mapping[str, Mapping[str, Mapping[str, 
 
     Args:
         rows: this run's.
-        others: scorecards of other models, by model; each becomes a column.
+        others: scorecards of other runs, by model or seed; each becomes a column.
     """
     others = others or {}
     heads = ["Result", "Paper", "Ours", *others, "Verdict"]
     return "\n".join(
         [
             _counts_table(rows),
+            _agreement(rows, others),
             _filters(),
             "<div class='scrolls'><table class='claims scorecard'><thead><tr>",
             *(f"<th scope='col'>{escape(head)}</th>" for head in heads),
@@ -158,6 +159,17 @@ def _counts_table(rows: Sequence[Row]) -> str:
         for name, line in lines.items()
     )
     return f"<div class='scrolls'><table class='counts'><thead><tr><td></td>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+
+
+def _agreement(rows: Sequence[Row], others: Mapping[str, Mapping[str, Mapping[str, str]]]) -> str:
+    """A sentence for each other run: how many of its verdicts are these, and which are not."""
+    sentences = []
+    for name, table in others.items():
+        there = {row.id: table[row.id]["verdict"] for row in rows if row.claim and table.get(row.id, {}).get("verdict") in VERDICTS}
+        differ = [f"{row.id} <em>{there[row.id]}</em>, here <em>{row.verdict}</em>" for row in rows if there.get(row.id, row.verdict) != row.verdict]
+        which = f"; the others: {'; '.join(differ)}" if differ else ""
+        sentences.append(f"<p><strong>{escape(name)}</strong>: {len(there) - len(differ)} of {len(there)} verdicts are the same{which}.</p>")
+    return "".join(sentences)
 
 
 def _filters() -> str:

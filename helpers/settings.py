@@ -10,6 +10,8 @@ BOOK_DEVICE     auto (default), cpu, cuda,     where tensors live; auto takes CU
                 cuda:1, ...
 BOOK_PROFILE    smoke, default, paper          how much a chapter runs: seconds for tests, minutes
                                                on two cores, or the paper's own sizes for a GPU
+BOOK_SEED       0 (default), 100, ...          where the seeds of every chapter begin: prompts, first
+                                               parameters, controls and resampling are drawn from them
 BOOK_CACHE      a folder                       where the embedded model is kept
 BOOK_PROGRESS   auto (default), off            progress bars in terminals and notebooks; the build
                                                of the published pages switches them off
@@ -46,7 +48,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Settings:
-    """Model, device and profile of a run, checked when made.
+    """Model, device, profile and seed of a run, checked when made.
 
     Raises:
         ValueError: a value that is not one of those in the table above.
@@ -55,6 +57,7 @@ class Settings:
     model: str = "smollm2"
     device: str = "auto"
     profile: str = "default"
+    seed: int = 0
     cache: Path = field(default_factory=lambda: Path(platformdirs.user_cache_dir("steering-book")))
     progress: str = "auto"
     scheduler: str = ""
@@ -62,6 +65,8 @@ class Settings:
     def __post_init__(self) -> None:
         if self.profile not in PROFILES:
             raise ValueError(f"BOOK_PROFILE={self.profile!r} is unknown; use one of {', '.join(PROFILES)}.")
+        if not 0 <= self.seed < 2**31:  # what every generator takes, with room for those that a chapter counts on from here
+            raise ValueError(f"BOOK_SEED={self.seed} must be a whole number from 0 to {2**31 - 1}.")
         if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", self.device):
             raise ValueError(f"BOOK_DEVICE={self.device!r} is unknown; use auto, cpu, mps, cuda or cuda:N.")
         if self.progress not in ("auto", "off"):
@@ -78,6 +83,10 @@ class Settings:
         """The settings that the BOOK_* variables ask for; an empty variable counts as not set."""
         given = {field.name: environment.get(f"BOOK_{field.name.upper()}") for field in fields(cls)}
         chosen = {name: value for name, value in given.items() if value}
+        if "seed" in chosen:
+            if not chosen["seed"].isdecimal():
+                raise ValueError(f"BOOK_SEED={chosen['seed']!r} must be a whole number of at least 0.")
+            chosen["seed"] = int(chosen["seed"])
         if "cache" in chosen:
             chosen["cache"] = Path(chosen["cache"]).expanduser().resolve()
         return cls(**chosen)
@@ -87,7 +96,7 @@ class Settings:
         return {"smoke": smoke, "default": default, "paper": paper}[self.profile]
 
     def __str__(self) -> str:
-        return f"model {self.model} · device {self.device} · profile {self.profile}"
+        return f"model {self.model} · device {self.device} · profile {self.profile} · seed {self.seed}"
 
 
 def hub_name(model: str) -> str:

@@ -104,7 +104,7 @@ def test_a_helper_that_no_chapter_imports_runs_nothing(built, root: Path) -> Non
     assert waiting(built, root) == set()
 
 
-@pytest.mark.parametrize("change", [{"profile": "smoke"}, {"model": "gpt2"}])
+@pytest.mark.parametrize("change", [{"profile": "smoke"}, {"model": "gpt2"}, {"seed": 1}])
 def test_other_settings_run_everything_again(built, root: Path, monkeypatch, change: dict) -> None:
     monkeypatch.setattr(build, "SETTINGS", Settings(**change))
     assert waiting(built, root) == {"one", "two"}

@@ -71,6 +71,16 @@ def test_the_table_for_readers_counts_escapes_and_shows_what_is_missing():
     assert [td.text for td in page.select("table.counts tr")[-1].select("td")] == ["1", "1", "0", str(len(WHERE) - 2), str(len(WHERE))]
 
 
+def test_another_run_s_verdicts_are_compared_where_both_have_one():
+    rows = scorecard({"a/one": chapter({}, {"id": "AS-2"}, {"id": "AS-3"})})
+    other = read_csv(as_csv(scorecard({"a/one": chapter({"verdict": "does not hold"}, {"id": "AS-2"}, {"id": "OP-1"})})))
+    page = BeautifulSoup(as_html(rows, {"seed-1": other, "same": read_csv(as_csv(rows))}), "html.parser")
+    assert [p.text for p in page.select("p") if "verdicts" in p.text] == [
+        "seed-1: 1 of 2 verdicts are the same; the others: AS-1 does not hold, here holds.",
+        "same: 3 of 3 verdicts are the same.",
+    ]
+
+
 def test_a_result_without_a_record_is_warned_of_which_fails_the_build(monkeypatch, tmp_path):
     """The site is built with -W: every warning makes the build fail."""
     warned = []

@@ -16,17 +16,17 @@ pytestmark = pytest.mark.unit
 
 def test_an_empty_environment_gives_the_embedded_model_and_the_default_profile():
     settings = Settings.from_environment({"BOOK_MODEL": "", "HOME": "/"})
-    assert (settings.model, settings.device, settings.profile) == ("smollm2", "auto", "default")
+    assert (settings.model, settings.device, settings.profile, settings.seed) == ("smollm2", "auto", "default", 0)
 
 
 def test_variables_set_what_they_name(tmp_path):
-    given = {"BOOK_MODEL": "gpt2", "BOOK_DEVICE": "cuda:1", "BOOK_PROFILE": "paper", "BOOK_CACHE": str(tmp_path), "BOOK_PROGRESS": "off"}
+    given = {"BOOK_MODEL": "gpt2", "BOOK_DEVICE": "cuda:1", "BOOK_PROFILE": "paper", "BOOK_SEED": "7", "BOOK_CACHE": str(tmp_path), "BOOK_PROGRESS": "off"}
     settings = Settings.from_environment(given)
     assert (settings.model, settings.device, settings.profile) == ("gpt2", "cuda:1", "paper")
     assert settings.cache == tmp_path and settings.progress == "off" and settings.scheduler == ""
     for address in ("tcp://127.0.0.1:8786", "tls://node-3:8786", "local:2"):
         assert Settings.from_environment({"BOOK_SCHEDULER": address}).scheduler == address
-    assert str(settings) == "model gpt2 · device cuda:1 · profile paper"
+    assert str(settings) == "model gpt2 · device cuda:1 · profile paper · seed 7"
 
 
 @pytest.mark.parametrize(
@@ -36,6 +36,7 @@ def test_variables_set_what_they_name(tmp_path):
         ("BOOK_DEVICE", "gpu"),
         ("BOOK_MODEL", "gpt5-xxl"),
         ("BOOK_PROGRESS", "on"),
+        *[("BOOK_SEED", seed) for seed in ("-1", "1.5", "two", "2147483648")],
         *[("BOOK_SCHEDULER", address) for address in ("localhost", "tcp://host", "http://host:8786", "local:0", "local:two")],
     ],
 )
