@@ -1,5 +1,8 @@
 """The Pareto grid: one setting against fitting by hand, and recorded rows against computing them again."""
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -8,6 +11,7 @@ from random import Random
 import pytest
 
 from helpers import cluster, grid
+from helpers.embedded import embedded_model
 from helpers.fitting import fit
 from helpers.interventions import ActivScalar
 from helpers.models import fingerprint
@@ -74,6 +78,20 @@ def test_two_processes_of_this_machine_load_the_model_by_its_name_and_give_what_
     assert (there["error"] == "").all() and (here["error"] == "").all()
     for name in ("E0_train", "E0", "F", "M0"):  # threads add up in another order
         assert there[name].to_list() == pytest.approx(here[name].to_list(), rel=0.01, abs=0.01), name
+
+
+def test_the_command_goes_on_with_what_an_import_of_the_module_has_computed(smollm2, tmp_path, monkeypatch):
+    """Run by name a module is another one, ``__main__``, and what it computes must not count as of other code."""
+    monkeypatch.setattr(grid, "SETTINGS", replace(grid.SETTINGS, cache=tmp_path))
+    monkeypatch.setattr(grid, "load_model", lambda: smollm2)
+    options = "--values 0 --n-train 2 --n-test 2 --epochs 1 --out".split()
+    grid.main([*options, str(tmp_path / "import.csv")])
+    kept = sorted((tmp_path / "sweeps").glob("*.json"))
+    (tmp_path / embedded_model().name).symlink_to(embedded_model())
+    command = [sys.executable, "-m", "helpers.grid", *options, str(tmp_path / "command.csv")]
+    subprocess.run(command, check=True, cwd=Path(grid.__file__).parents[1], env=os.environ | {"BOOK_CACHE": str(tmp_path)})
+    assert len(kept) == 4 and sorted((tmp_path / "sweeps").glob("*.json")) == kept
+    assert (tmp_path / "command.csv").read_bytes() == (tmp_path / "import.csv").read_bytes()
 
 
 @pytest.mark.skipif(not RECORDS, reason="this copy has no recorded grid")
