@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from pathlib import Path
 from types import SimpleNamespace
 
 import nbformat
@@ -14,7 +15,7 @@ from nbformat.v4 import new_code_cell, new_notebook, new_output
 from test_claims import GOOD
 
 from helpers import scorecard_page
-from helpers.claims import Claim, closing_table
+from helpers.claims import VERDICTS, Claim, closing_table
 from helpers.scorecard import WHERE, as_csv, as_html, claims_in, counts, read_csv, scorecard
 
 pytestmark = pytest.mark.unit
@@ -79,6 +80,12 @@ def test_another_run_s_verdicts_are_compared_where_both_have_one():
         "seed-1: 1 of 2 verdicts are the same; the others: AS-1 does not hold, here holds.",
         "same: 3 of 3 verdicts are the same.",
     ]
+
+
+@pytest.mark.parametrize("path", sorted(Path(scorecard_page.__file__).parents[1].glob("book/scorecards/*.csv")), ids=lambda path: path.stem)
+def test_scorecards_of_other_runs_have_a_verdict_for_every_result(path):
+    table = read_csv(path.read_text(encoding="utf-8"))
+    assert list(table) == list(WHERE) and {row["verdict"] for row in table.values()} <= set(VERDICTS)
 
 
 def test_a_result_without_a_record_is_warned_of_which_fails_the_build(monkeypatch, tmp_path):
