@@ -15,7 +15,7 @@ from helpers.build import notebooks
 from helpers.scorecard import Row, as_csv, as_html, executed, read_csv, scorecard
 
 logger = logging.getLogger(__name__)
-FOLDER = "scorecards"  # in the book's folder: the scorecards of other runs, one CSV file each, named after the model or the seed
+FOLDER = "scorecards"  # in the book's folder: the scorecards of other runs, one CSV file each, named after the model and the seed
 
 
 class scorecard_node(nodes.General, nodes.Element):
