@@ -134,7 +134,7 @@ def as_html(rows: Sequence[Row], others: Mapping[str, Mapping[str, Mapping[str, 
         others: scorecards of other runs, by model or seed; each becomes a column.
     """
     others = others or {}
-    heads = ["Result", "Paper", "Ours", *others, "Verdict"]
+    heads = ["Result", "Paper", "Ours", "Verdict", *others]
     return "\n".join(
         [
             _counts_table(rows),
@@ -193,9 +193,9 @@ def _table_row(row: Row, others: Mapping[str, Mapping[str, Mapping[str, str]]]) 
         sized = f"n = {claim.n} {escape(claim.unit)}, {claim.seeds} seed{'s' * (claim.seeds > 1)}, {escape(claim.model)}"
         cells[0] += f"<br>{escape(claim.statement)} <a href='{row.link}'>{'figure' if claim.figure else 'chapter'}</a>"
         cells += [escape(claim.paper), f"{escape(claim.ours)}<br><small>{sized}</small>"]
+    cells.append(f"<strong>{row.verdict}</strong>")
     for table in others.values():
         there = table.get(row.id)
-        cells.append(f"{escape(there['ours'])}<br><small>{escape(there['verdict'])}</small>" if there else "")
-    cells.append(f"<strong>{row.verdict}</strong>")
+        cells.append(f"<strong>{escape(there['verdict'])}</strong><br><small>{escape(there['ours'])}</small>" if there else "")
     body = "".join(f"<td>{cell}</td>" for cell in cells)
     return f"<tr data-paper='{row.id[:2]}' data-verdict='{row.verdict}'>{body}</tr>"

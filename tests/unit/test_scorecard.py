@@ -67,7 +67,7 @@ def test_the_table_for_readers_counts_escapes_and_shows_what_is_missing():
     assert len(page.select("table.scorecard tbody tr")) == len(WHERE)
     row = page.select_one("tr[data-verdict='holds']")
     assert "a < b" in row.text and row.a["href"] == "a/one.html#as-1" and row["data-paper"] == "AS"
-    assert [th.text for th in page.select("table.scorecard th")] == ["Result", "Paper", "Ours", "gpt2", "Verdict"]
+    assert [th.text for th in page.select("table.scorecard th")] == ["Result", "Paper", "Ours", "Verdict", "gpt2"]
     assert "no chapter has recorded AS-2" in page.text
     assert [td.text for td in page.select("table.counts tr")[-1].select("td")] == ["1", "1", "0", str(len(WHERE) - 2), str(len(WHERE))]
 
