@@ -17,16 +17,16 @@ import torch
 from transformer_lens.model_bridge import TransformerBridge
 
 from helpers.cluster import connect
-from helpers.fitting import fit
+from helpers.fitting import Fit, fit
 from helpers.interventions import ActivScalar, Intervention, SteerVec
-from helpers.many import Job, Result, fit_many, room
+from helpers.many import Job, evaluate_many, fit_many, room
 from helpers.models import fingerprint, load_model
-from helpers.objective import NEGLIGIBLE, Objective, evaluate
+from helpers.objective import NEGLIGIBLE, Evaluation, Objective
 from helpers.records import provenance, record
 from helpers.settings import SETTINGS
 from helpers.sites import Points
 from helpers.sweeps import Store, code_of, sweep
-from helpers.tasks import Prompts, Task, make_task
+from helpers.tasks import Task, make_task
 
 METHODS = {"ActivScalar": ActivScalar, "SteerVec": SteerVec}
 PAPER_VALUES = (0, 1, 10, 100)  # of λ_F, λ_M and m (section 4.2)
@@ -80,13 +80,18 @@ def run(
     intervention = METHODS[method](Points.of(model, data.train.n_pos))
     objective = Objective(margin=margin, lambda_f=lambda_f, lambda_m=lambda_m)
     fit(model, intervention, data.train, objective, learning_rate=rates[method], epochs=epochs, seed=seed)
-    return measured(model, intervention, data, seed)
+    return measured(model, [intervention], data, seed)[0]
 
 
-def measured(model: TransformerBridge, intervention: Intervention, data: Task, seed: int) -> dict[str, Any]:
-    """The row of a fitted intervention, as :func:`run` says."""
-    train, test = (evaluate(model, intervention, half) for half in (data.train, data.test))
-    control = evaluate(model, shuffled(intervention, seed), data.test)
+def measured(model: TransformerBridge, interventions: Sequence[Intervention], data: Task, seed: int) -> list[dict[str, Any]]:
+    """The row of each fitted intervention, as :func:`run` says; all of them in one batch, as they were fitted."""
+    controls = [shuffled(intervention, seed) for intervention in interventions]
+    together = {"at_once": len(interventions)}
+    train, test = (evaluate_many(model, interventions, half, **together) for half in (data.train, data.test))
+    return [_row(*each) for each in zip(interventions, train, test, evaluate_many(model, controls, data.test, **together))]
+
+
+def _row(intervention: Intervention, train: Evaluation, test: Evaluation, control: Evaluation) -> dict[str, Any]:
     size = intervention.vec().detach().abs()
     return {
         "E0_train": train.E0,
@@ -124,19 +129,21 @@ class Batches:
 
     def __init__(self, model: TransformerBridge, settings: Sequence[Mapping[str, Any]], store: Store, sizes: Mapping[str, Any]) -> None:
         self.model, self.settings, self.store, self.sizes = model, settings, store, sizes
-        self._ahead: dict[str, Result] = {}
+        self._ahead: dict[str, dict[str, Any] | FloatingPointError] = {}
         self._room: dict[tuple[str, str], int] = {}
+        self.peak = 0  # most bytes of GPU memory in use at a time
 
     def __call__(self, **setting: Any) -> dict[str, Any]:
         data = _task(self.model, setting["task"], self.sizes["n_train"], self.sizes["n_test"], setting["seed"])
         if self.store.key(setting) not in self._ahead:
-            self._fit(setting, data.train)
-        result = self._ahead.pop(self.store.key(setting))
-        if isinstance(result, FloatingPointError):
-            raise result
-        return measured(self.model, result.intervention, data, setting["seed"])
+            self._fit(setting, data)
+        row = self._ahead.pop(self.store.key(setting))
+        if isinstance(row, FloatingPointError):
+            raise row
+        return row
 
-    def _fit(self, setting: dict[str, Any], prompts: Prompts) -> None:
+    def _fit(self, setting: dict[str, Any], data: Task) -> None:
+        prompts = data.train
         alike = [other for other in self.settings if all(other[name] == setting[name] for name in ("seed", "task", "method"))]
         waiting = [other for other in alike if other != setting and self.store.read(other) is None]
         points = Points.of(self.model, prompts.n_pos)
@@ -150,9 +157,14 @@ class Batches:
             self._room[where] = room(self.model, jobs[0], prompts)
         jobs = jobs[: self._room[where]]
         done = fit_many(self.model, jobs, prompts, epochs=self.sizes["epochs"], at_once=len(jobs))
+        self.peak = max(self.peak, done.peak or 0)
         if done.at_once < len(jobs):  # memory ran out on the way
             self._room[where] = done.at_once
-        self._ahead = dict(zip(map(self.store.key, [setting, *waiting]), done.results))
+        fitted = [result.intervention for result in done.results if isinstance(result, Fit)]
+        groups = (fitted[start : start + done.at_once] for start in range(0, len(fitted), done.at_once))
+        rows = (row for group in groups for row in measured(self.model, group, data, setting["seed"]))
+        found = [next(rows) if isinstance(result, Fit) else result for result in done.results]
+        self._ahead = dict(zip(map(self.store.key, [setting, *waiting]), found))
 
 
 def store(model: TransformerBridge, folder: Path, **sizes: Any) -> Store:

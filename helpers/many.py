@@ -18,10 +18,10 @@ from torch import Tensor
 from torch.func import functional_call
 from transformer_lens.model_bridge import TransformerBridge
 
-from helpers.fitting import Fit, all_finite, check_options, not_finite
+from helpers.fitting import Fit, check_options, not_finite
 from helpers.interventions import Intervention
 from helpers.models import last_logits
-from helpers.objective import Objective
+from helpers.objective import Evaluation, Objective, effectiveness, faithfulness, minimality
 from helpers.prefix import Runs
 from helpers.tasks import Prompts
 
@@ -107,6 +107,29 @@ def fit_many(
     return Many(results, size, torch.cuda.max_memory_allocated(prompts.tokens.device) if cuda else None)
 
 
+@torch.no_grad()
+def evaluate_many(
+    model: TransformerBridge, interventions: Sequence[Intervention], prompts: Prompts, *, at_once: int | None = None
+) -> list[Evaluation]:
+    """What ``helpers.objective.evaluate`` says of each of them, many in one batch; the untouched model is run once.
+
+    Args:
+        model: frozen.
+        interventions: as those of :func:`fit_many`'s jobs, on the model's device.
+        prompts: all of them are in every batch.
+        at_once: interventions in a batch; what was fitted in one batch, with its gradients, is evaluated in one too.
+    """
+    base = last_logits(model, prompts.tokens)
+    runs = Runs.of(model, prompts.tokens, interventions[0].first())
+    size = at_once or CPU_AT_ONCE
+    groups = [interventions[start : start + size] for start in range(0, len(interventions), size)]
+    measured = []
+    for group in groups:
+        for intervention, (plus, minus) in zip(group, _logits(model, group, runs)):
+            measured.append(Evaluation.of(intervention.vec(), plus, minus, base, prompts.correct, prompts.wrong))
+    return measured
+
+
 def room(model: TransformerBridge, job: Job, prompts: Prompts) -> int:
     """How many settings like this one memory has room for: what a step of one takes, against what is free."""
     device = prompts.tokens.device
@@ -147,29 +170,25 @@ def _fit_group(model: TransformerBridge, jobs: Sequence[Job], prompts: Prompts, 
     with torch.no_grad():
         unsteered = last_logits(model, prompts.tokens)
     runs = Runs.of(model, prompts.tokens, jobs[0].intervention.first())
-    optimizers = [torch.optim.Adam(job.intervention.parameters(), lr=job.learning_rate) for job in jobs]
+    optimizer = _adam(jobs)
     histories: list[list[dict[str, float]]] = [[] for _ in jobs]
     failed: dict[int, FloatingPointError] = {}
     for epoch in range(epochs):
-        logits = _logits(model, [job.intervention for job in jobs], runs)
-        terms = [
-            job.objective.terms(job.intervention.vec(), plus, minus, unsteered, prompts.correct, prompts.wrong)
-            for job, (plus, minus) in zip(jobs, logits)
-        ]
-        for optimizer in optimizers:
-            optimizer.zero_grad()
-        (-torch.stack([term["psi"] for term in terms]).sum()).backward()
-        finite = torch.stack([all_finite(job.intervention, term["psi"]) for job, term in zip(jobs, terms)]).tolist()
-        values = torch.stack([torch.stack([*term.values()]) for term in terms]).tolist()  # read once: a GPU waits for it
-        for index, optimizer in enumerate(optimizers):
-            said = dict(zip(terms[index], values[index]))
-            if index in failed:
-                continue
-            if finite[index]:
-                optimizer.step()
-                histories[index].append({"epoch": epoch, **said})
-            else:
+        plus, minus = _logits(model, [job.intervention for job in jobs], runs).unbind(1)
+        terms = _terms(jobs, plus, minus, unsteered, prompts)
+        optimizer.zero_grad()
+        (-terms["psi"].sum()).backward()
+        values = torch.stack([*terms.values(), _finite(jobs, terms["psi"])], -1).tolist()  # read once: a GPU waits for it
+        for index, (job, (*numbers, finite)) in enumerate(zip(jobs, values)):
+            said = dict(zip(terms, numbers))
+            if not finite and index not in failed:
                 failed[index] = not_finite(said)
+            if index not in failed:
+                histories[index].append({"epoch": epoch, **said})
+                continue
+            for theta in job.intervention.parameters():
+                theta.grad = None  # which Adam takes no step of
+        optimizer.step()
     seconds = (time.perf_counter() - start) / len(jobs)
     return [
         failed.get(index) or Fit(job.intervention, job.objective, history, seconds)
@@ -177,10 +196,37 @@ def _fit_group(model: TransformerBridge, jobs: Sequence[Job], prompts: Prompts, 
     ]
 
 
+def _adam(jobs: Sequence[Job]) -> torch.optim.Adam:
+    """One Adam for all: it moves every number by itself, and takes those of one learning rate in one go."""
+    rates = dict.fromkeys(job.learning_rate for job in jobs)
+    return torch.optim.Adam(
+        {"params": [theta for job in jobs if job.learning_rate == rate for theta in job.intervention.parameters()], "lr": rate}
+        for rate in rates
+    )
+
+
+def _terms(jobs: Sequence[Job], plus: Tensor, minus: Tensor, base: Tensor, prompts: Prompts) -> dict[str, Float[Tensor, "job"]]:
+    """``Objective.terms`` of every job, each term once for all of them: a GPU is kept waiting by many small steps."""
+    theta = torch.stack([job.intervention.vec() for job in jobs])
+    margin, lambda_f, lambda_m = plus.new_tensor([[job.objective.margin, job.objective.lambda_f, job.objective.lambda_m] for job in jobs]).T
+    terms = {
+        "E_m": effectiveness(plus, minus, prompts.correct, prompts.wrong, margin[:, None]),
+        "F": faithfulness(plus, minus, base),
+        "M_1": minimality(theta, 1),
+    }
+    return terms | {"psi": terms["E_m"] + lambda_f * terms["F"] + lambda_m * terms["M_1"]}
+
+
+def _finite(jobs: Sequence[Job], psi: Float[Tensor, "job"]) -> Float[Tensor, "job"]:
+    """1 for each job whose objective and gradient are numbers, else 0."""
+    gradients = torch.stack([torch.cat([theta.grad.flatten() for theta in job.intervention.parameters()]) for job in jobs])
+    return (psi.isfinite() & gradients.isfinite().all(-1)).to(psi)
+
+
 def _logits(
     model: TransformerBridge, interventions: Sequence[Intervention], runs: Runs
 ) -> Float[Tensor, "job sign prompt d_vocab"]:
-    """Last-position logits of all prompts for every intervention, at β = 1 and −1, in one batch."""
+    """Last-position logits of all prompts for every intervention (they share their points), at β = 1 and −1, in one batch."""
     first, n_jobs = interventions[0], len(interventions)
     theta = {
         f"theta.{site}": torch.stack([intervention.theta[site] for intervention in interventions]) for site in first.points.sites

@@ -1,6 +1,7 @@
 """The three-term objective of the activation-scaling paper, and its evaluation: effectiveness, faithfulness, minimality.
 
-Each term is at most 0 and best at 0 (Eq. 6 to 9). Logits are those of the last position, in nats.
+Each term is at most 0 and best at 0 (Eq. 6 to 9). Logits are those of the last position, in nats. Each takes leading axes
+too, of many settings say, and gives as many values.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from helpers.interventions import Intervention, steered_logits
 from helpers.models import last_logits
 from helpers.tasks import Prompts
 
-Logits = Float[Tensor, "batch d_vocab"]
+Logits = Float[Tensor, "*setting batch d_vocab"]
 Answers = Int[Tensor, "batch"]
 
 NEGLIGIBLE = 0.01  # |θ| below this counts as zero (section 3.4)
@@ -37,7 +38,9 @@ def logit_diff(logits: Float[Tensor, "*beta batch d_vocab"], correct: Answers, w
     return logits[..., row, correct] - logits[..., row, wrong]
 
 
-def effectiveness(plus: Logits, minus: Logits, correct: Answers, wrong: Answers, margin: float = 0.0) -> Float[Tensor, ""]:
+def effectiveness(
+    plus: Logits, minus: Logits, correct: Answers, wrong: Answers, margin: float | Float[Tensor, "setting 1"] = 0.0
+) -> Float[Tensor, "*setting"]:
     """E_m, Eq. 6: how far the answers are from being swapped, by a margin, at β = 1 (plus) and β = −1 (minus).
 
     0 when at β = 1 the correct answer leads by at least the margin and at β = −1 the wrong one does, on every prompt.
@@ -51,10 +54,10 @@ def effectiveness(plus: Logits, minus: Logits, correct: Answers, wrong: Answers,
     """
     lead_plus = logit_diff(plus, correct, wrong) - margin
     lead_minus = -logit_diff(minus, correct, wrong) - margin
-    return (lead_plus.clamp_max(0) + lead_minus.clamp_max(0)).mean()
+    return (lead_plus.clamp_max(0) + lead_minus.clamp_max(0)).mean(-1)
 
 
-def faithfulness(plus: Logits, minus: Logits, base: Logits) -> Float[Tensor, ""]:
+def faithfulness(plus: Logits, minus: Logits, base: Logits) -> Float[Tensor, "*setting"]:
     """F, Eq. 7: minus the KL divergences of the steered from the base distribution, summed over β = ±1, mean over prompts.
 
     Example:
@@ -67,10 +70,10 @@ def faithfulness(plus: Logits, minus: Logits, base: Logits) -> Float[Tensor, ""]
     kl = sum(
         kl_div(log_base, steered.log_softmax(-1), log_target=True, reduction="none").sum(-1) for steered in (plus, minus)
     )
-    return -kl.mean()
+    return -kl.mean(-1)
 
 
-def minimality(theta: Float[Tensor, "n_parameters"], p: int) -> Float[Tensor, ""]:
+def minimality(theta: Float[Tensor, "*setting n_parameters"], p: int) -> Float[Tensor, "*setting"]:
     """M_p, Eq. 8, for p = 1 (minus the sum of ``|θ|``) and p = 0 (minus the number of ``|θ|`` that are not negligible).
 
     Example:
@@ -79,9 +82,9 @@ def minimality(theta: Float[Tensor, "n_parameters"], p: int) -> Float[Tensor, ""
         (tensor(-0.7510), tensor(-2))
     """
     if p == 1:
-        return -theta.abs().sum()
+        return -theta.abs().sum(-1)
     if p == 0:
-        return -(theta.abs() >= NEGLIGIBLE).sum()
+        return -(theta.abs() >= NEGLIGIBLE).sum(-1)
     raise ValueError(f"minimality is defined here for p = 0 and p = 1, not {p}.")
 
 
@@ -135,19 +138,25 @@ class Evaluation:
     n_parameters: int
     n_prompts: int
 
+    @classmethod
+    def of(
+        cls, theta: Float[Tensor, "n_parameters"], plus: Logits, minus: Logits, base: Logits, correct: Answers, wrong: Answers
+    ) -> Evaluation:
+        """From the logits at β = 1, −1 and 0."""
+        up, down = (logit_diff(logits, correct, wrong) for logits in (plus, minus))
+        return cls(
+            E0=effectiveness(plus, minus, correct, wrong).item(),
+            F=faithfulness(plus, minus, base).item(),
+            M0=int(minimality(theta, 0)),
+            swapped=((up > 0) & (down < 0)).float().mean().item(),
+            n_parameters=theta.numel(),
+            n_prompts=len(correct),
+        )
+
 
 @torch.no_grad()
 def evaluate(model: TransformerBridge, intervention: Intervention, prompts: Prompts, *, batch_size: int = 64) -> Evaluation:
     """Run the prompts with β = 0, 1 and −1, and report the three measures."""
     base = torch.cat([last_logits(model, chunk) for chunk in prompts.tokens.split(batch_size)])
     plus, minus = steered_logits(model, prompts.tokens, intervention, [1.0, -1.0], batch_size=batch_size)
-    up, down = (logit_diff(logits, prompts.correct, prompts.wrong) for logits in (plus, minus))
-    theta = intervention.vec()
-    return Evaluation(
-        E0=effectiveness(plus, minus, prompts.correct, prompts.wrong).item(),
-        F=faithfulness(plus, minus, base).item(),
-        M0=int(minimality(theta, 0)),
-        swapped=((up > 0) & (down < 0)).float().mean().item(),
-        n_parameters=theta.numel(),
-        n_prompts=len(prompts),
-    )
+    return Evaluation.of(intervention.vec(), plus, minus, base, prompts.correct, prompts.wrong)

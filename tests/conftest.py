@@ -70,6 +70,7 @@ ARCHITECTURES = {
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--gpu-stand-in", action="store_true", help="run the tests marked gpu on the CPU, to see that they run")
     parser.addoption("--paper", action="store_true", help="run the tests that fetch the papers' models from the hub")
 
 
@@ -77,7 +78,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     no_gpu = pytest.mark.skip(reason="no CUDA device")
     no_hub = pytest.mark.skip(reason="fetches the papers' models; run with --paper where the hub is reachable")
     for item in items:
-        if "gpu" in item.keywords and not torch.cuda.is_available():
+        if "gpu" in item.keywords and not (torch.cuda.is_available() or config.getoption("--gpu-stand-in")):
             item.add_marker(no_gpu)
         if "paper" in item.keywords and not config.getoption("--paper"):
             item.add_marker(no_hub)
@@ -111,9 +112,9 @@ def random_hf(architecture: str, seed: int = 0) -> PreTrainedModel:
     return hf
 
 
-def random_model(architecture: str, tokenizer, seed: int = 0) -> TransformerBridge:
+def random_model(architecture: str, tokenizer, seed: int = 0, device: str = "cpu") -> TransformerBridge:
     """The same behind a bridge, frozen."""
-    boot = {"hf_model": random_hf(architecture, seed), "tokenizer": tokenizer, "device": "cpu", "dtype": torch.float64}
+    boot = {"hf_model": random_hf(architecture, seed), "tokenizer": tokenizer, "device": device, "dtype": torch.float64}
     return freeze(TransformerBridge.boot_transformers(architecture, **boot))
 
 
@@ -121,6 +122,12 @@ def random_model(architecture: str, tokenizer, seed: int = 0) -> TransformerBrid
 def tiny(request: pytest.FixtureRequest, tokenizer) -> TransformerBridge:
     """One tiny random model of each architecture; tests must leave it as they found it."""
     return random_model(request.param, tokenizer)
+
+
+@pytest.fixture(scope="session")
+def gpu(pytestconfig: pytest.Config) -> torch.device:
+    """Where the tests marked gpu compute what they hold against the CPU: the GPU, or the CPU itself as a stand-in for one."""
+    return torch.device("cpu" if pytestconfig.getoption("--gpu-stand-in") else "cuda")
 
 
 @pytest.fixture(scope="session")
