@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup model book picture test bench assignments grade lab serve clean
+.PHONY: help setup model book picture test bench gpu gpu-kit assignments grade lab serve clean
 
 # The interpreter that makes .venv.
 PYTHON ?= python3
@@ -21,6 +21,12 @@ GRADE_FLAGS ?=
 BENCH_OUT ?= _build/bench/bench.csv
 BENCH_FLAGS ?=
 
+# What else the command of `make gpu` is to be told (python -m benchmarks.gpu --help), and for `make gpu-kit` what the machine
+# that it is for has (pip list --format=freeze) and how large a part may be.
+GPU_FLAGS ?=
+HAVE ?=
+PART_MB ?= 48
+
 # Kernels come from the environment that runs the book, whatever else the user has installed.
 export JUPYTER_PREFER_ENV_PATH := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -29,8 +35,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export OMP_WAIT_POLICY ?= passive
 
 help: ## Say what can be made (the default)
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
-	@echo "Variables: PYTHON=$(PYTHON)  PY=$(PY)  BOOK_MODEL  BOOK_DEVICE  BOOK_PROFILE=smoke|default|paper  BOOK_SEED  BOOK_CACHE  BOOK_PROGRESS  BOOK_SCHEDULER  SUBMISSIONS  GRADE_FLAGS  BENCH_OUT  BENCH_FLAGS"
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
+	@echo "Variables: PYTHON=$(PYTHON)  PY=$(PY)  BOOK_MODEL  BOOK_DEVICE  BOOK_PROFILE=smoke|default|paper  BOOK_SEED  BOOK_CACHE  BOOK_PROGRESS  BOOK_SCHEDULER  SUBMISSIONS  GRADE_FLAGS  BENCH_OUT  BENCH_FLAGS  GPU_FLAGS  HAVE  PART_MB"
 
 ifeq ($(PY),.venv/bin/python)
 setup: .venv/installed
@@ -69,6 +75,12 @@ test: model ## Run all the tests: unit, integration, every notebook, and the sit
 
 bench: model ## Time the helpers beside plain ways of doing the same, and record the table
 	@$(PY) -m benchmarks.run --out "$(BENCH_OUT)" $(BENCH_FLAGS)
+
+gpu: model ## Run on a GPU what it is to show, within 8 minutes: tests, the whole grid, a large model, a chapter
+	@$(PY) -m benchmarks.gpu $(GPU_FLAGS)
+
+gpu-kit: setup ## Pack for a machine with a GPU and without a network what it lacks for that: make gpu-kit HAVE=its-packages.txt
+	@$(PY) benchmarks/gpu_kit.py pack --part-mb $(PART_MB) $(if $(HAVE),--have "$(HAVE)")
 
 assignments: setup ## Build the student versions of the problem sets into _build/assignments
 	@$(PY) -m assignments.tools.release

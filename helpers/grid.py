@@ -132,6 +132,7 @@ class Batches:
         self._ahead: dict[str, dict[str, Any] | FloatingPointError] = {}
         self._room: dict[tuple[str, str], int] = {}
         self.peak = 0  # most bytes of GPU memory in use at a time
+        self.largest = 0  # most settings in a batch
 
     def __call__(self, **setting: Any) -> dict[str, Any]:
         data = _task(self.model, setting["task"], self.sizes["n_train"], self.sizes["n_test"], setting["seed"])
@@ -157,7 +158,7 @@ class Batches:
             self._room[where] = room(self.model, jobs[0], prompts)
         jobs = jobs[: self._room[where]]
         done = fit_many(self.model, jobs, prompts, epochs=self.sizes["epochs"], at_once=len(jobs))
-        self.peak = max(self.peak, done.peak or 0)
+        self.peak, self.largest = max(self.peak, done.peak or 0), max(self.largest, done.at_once)
         if done.at_once < len(jobs):  # memory ran out on the way
             self._room[where] = done.at_once
         fitted = [result.intervention for result in done.results if isinstance(result, Fit)]
