@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import os
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
 import pytest
@@ -112,7 +113,7 @@ def patched(model: TransformerBridge, prompts: Prompts) -> Found:
         swapped = activations(model, prompts.tokens.flip(0), points)
         noised = noised_activations(model, prompts, points)
         for other in (swapped, noised):
-            yield from activ_patch(model, prompts, points, other, batch_size=3).values()
+            yield from activ_patch(model, prompts, points, other, batch_size=16).values()
             yield from attr_patch(model, prompts, points, other).values()
     yield from direct_logit(model, prompts, some_points(model, prompts, "head_out", "mlp_out")).values()
     yield from direct_terms(model, prompts).values()
@@ -221,8 +222,12 @@ def test_a_helper_gives_on_the_gpu_what_it_gives_on_the_cpu(both, gpu, what):
 
 
 @pytest.fixture(scope="module")
-def embedded(smollm2, gpu) -> tuple[TransformerBridge, TransformerBridge]:
-    return smollm2, load_model("smollm2", device=str(gpu))
+def embedded(smollm2, gpu) -> Iterator[tuple[TransformerBridge, TransformerBridge]]:
+    threads = torch.get_num_threads()
+    if gpu.type == "cuda":  # a machine of its own
+        torch.set_num_threads(max(threads, (os.cpu_count() or 1) // 2))
+    yield smollm2, load_model("smollm2", device=str(gpu))
+    torch.set_num_threads(threads)
 
 
 @pytest.mark.integration
