@@ -45,7 +45,7 @@ def load_model(
     place = resolve_device(device)
     if name == "smollm2":
         folder = embedded_model()
-        hf = LlamaForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="eager", local_files_only=True)
+        hf = LlamaForCausalLM.from_pretrained(folder, dtype=dtype, attn_implementation="eager", local_files_only=True).to(place)  # the bridge leaves a model that it is given where it is
         tokenizer = AutoTokenizer.from_pretrained(folder, add_bos_token=True, local_files_only=True)
         model = TransformerBridge.boot_transformers(official, hf_model=hf, tokenizer=tokenizer, device=str(place), dtype=dtype)
     else:

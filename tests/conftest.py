@@ -114,7 +114,7 @@ def random_hf(architecture: str, seed: int = 0) -> PreTrainedModel:
 
 def random_model(architecture: str, tokenizer, seed: int = 0, device: str = "cpu") -> TransformerBridge:
     """The same behind a bridge, frozen."""
-    boot = {"hf_model": random_hf(architecture, seed), "tokenizer": tokenizer, "device": device, "dtype": torch.float64}
+    boot = {"hf_model": random_hf(architecture, seed).to(device), "tokenizer": tokenizer, "device": device, "dtype": torch.float64}
     return freeze(TransformerBridge.boot_transformers(architecture, **boot))
 
 
