@@ -140,6 +140,7 @@ def write(rows: list[Row], given: argparse.Namespace) -> None:
     driver = answer("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
     origin = machine(given.device) | {"settings": {"small": given.small, "commit": given.commit, "driver": driver}}
     kept = [row for row in given.earlier if row["step"] not in {row["step"] for row in rows}]
+    origin["wall_seconds"] = round(given.budget - given.left(), 1)  # not the sum: one row is extrapolated
     record(pd.DataFrame([*kept, *rows], columns=COLUMNS).fillna({"note": ""}), given.out / "gpu.csv", origin)
 
 
