@@ -55,14 +55,14 @@ endif
 	@touch $@
 
 model: setup
-	@$(PY) -m helpers.embedded
+	@$(PY) -m helpers.models.smollm2
 
 book: model ## Execute every chapter whose results are out of date, and build the site into _build/html
-	@$(PY) -m helpers.build
+	@$(PY) -m book._ext.build
 	@$(PY) -m assignments.tools.publish
 
 picture: book ## Renew the README's picture of a result out of the executed chapter
-	@$(PY) -m helpers.readme_picture
+	@$(PY) -m book._ext.readme_picture
 
 test: model ## Run all the tests: unit, integration, every notebook, and the site in a browser
 	@BOOK_PROFILE=smoke $(PY) -m pytest --nbmake-timeout=$(NOTEBOOK_TIMEOUT) --junitxml=_build/tests.xml $(PYTEST_FLAGS)

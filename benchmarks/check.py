@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from helpers.records import read_record
+from helpers.results.records import read_record
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,9 @@ class Target:
 
     def judge(self, table: pd.DataFrame) -> list[dict[str, object]]:
         """For each case that has a number: what it is, and whether it is within the bound."""
-        mine = table[table["case"].str.startswith(self.case) & (table["variant"] == self.variant)].dropna(subset=self.column)
+        mine = table[
+            table["case"].str.startswith(self.case) & (table["variant"] == self.variant)
+        ].dropna(subset=self.column)
         return [
             {
                 "target": self.says,
@@ -48,7 +50,11 @@ class Target:
                 "measured": row[self.column],
                 "difference": row["difference"],
                 "met": bool(
-                    (row[self.column] >= self.bound if self.least else row[self.column] <= self.bound)
+                    (
+                        row[self.column] >= self.bound
+                        if self.least
+                        else row[self.column] <= self.bound
+                    )
                     and not row["difference"] > self.difference
                 ),
             }
@@ -56,14 +62,39 @@ class Target:
         ]
 
 
-TOLERANCE = 0.05  # nats of E0 and F, and share of the parameters of M0, that reduced precision may cost
+TOLERANCE = (
+    0.05  # nats of E0 and F, and share of the parameters of M0, that reduced precision may cost
+)
 TARGETS = (
-    Target("a fit within 1.25 of the arithmetic floor", "fit", "ours", "ratio_floor", 1.25, least=False),
-    Target("a fit at least 5 times as fast as the plain loop", "fit", "ours", "ratio_plain", 5, least=True),
     Target(
-        f"8 times in reduced precision, E0, F and M0 within {TOLERANCE}", "fit", "ours, bfloat16", "ratio_plain", 8, True, TOLERANCE
+        "a fit within 1.25 of the arithmetic floor", "fit", "ours", "ratio_floor", 1.25, least=False
     ),
-    Target("on a GPU the grid at least 50 times as fast as the plain loop", "grid", "ours, together", "ratio_plain", 50, True, gpu=True),
+    Target(
+        "a fit at least 5 times as fast as the plain loop",
+        "fit",
+        "ours",
+        "ratio_plain",
+        5,
+        least=True,
+    ),
+    Target(
+        f"8 times in reduced precision, E0, F and M0 within {TOLERANCE}",
+        "fit",
+        "ours, bfloat16",
+        "ratio_plain",
+        8,
+        True,
+        TOLERANCE,
+    ),
+    Target(
+        "on a GPU the grid at least 50 times as fast as the plain loop",
+        "grid",
+        "ours, together",
+        "ratio_plain",
+        50,
+        True,
+        gpu=True,
+    ),
 )
 
 
@@ -75,7 +106,10 @@ def judge(table: pd.DataFrame, *, gpu: bool) -> pd.DataFrame:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Say which targets a table meets; the exit status is 1 when one is missed or nothing can be judged."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.check", description="Compare a recorded benchmark with its targets.")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.check",
+        description="Compare a recorded benchmark with its targets.",
+    )
     parser.add_argument("table", type=Path, nargs="?", default=Path("_build/bench/bench.csv"))
     given = parser.parse_args(arguments)
     if not given.table.is_file():
@@ -85,7 +119,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     judged = judge(table, gpu=origin["settings"]["gpu"])
     print(f"{given.table}: {origin['date']}, {origin['device']}, {origin['threads']} threads")
     for row in judged.to_dict("records"):
-        print(f"{'met   ' if row['met'] else 'MISSED'} {row['measured']:8.2f}  {row['case']}: {row['target']}")
+        print(
+            f"{'met   ' if row['met'] else 'MISSED'} {row['measured']:8.2f}  {row['case']}: {row['target']}"
+        )
     if judged.empty:
         print("The table has none of the cases that there are targets for.", file=sys.stderr)
     return int(judged.empty or not judged["met"].all())

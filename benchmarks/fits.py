@@ -1,6 +1,6 @@
 """Ways of fitting: each takes jobs, one after the other or together, and leaves the learned θ in their interventions.
 
-The plain ones do by TransformerLens' or nnsight's own means what ``helpers.fitting`` and ``helpers.many`` do.
+The plain ones do by TransformerLens' or nnsight's own means what ``helpers.activation_scaling.fitting`` and ``helpers.activation_scaling.many`` do.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from helpers.embedded import embedded_model
-from helpers.fitting import fit
-from helpers.interventions import ActivScalar
-from helpers.many import Job, fit_many
-from helpers.models import device_of
+from helpers.activation_scaling.fitting import fit
+from helpers.activation_scaling.interventions import ActivScalar
+from helpers.activation_scaling.many import Job, fit_many
+from helpers.models.load import device_of
+from helpers.models.run import HOOKS
+from helpers.models.smollm2 import embedded_model
+from helpers.prompts.prompts import Prompts
 from helpers.settings import hub_name
-from helpers.sites import HOOKS
-from helpers.tasks import Prompts
 
 
 def plain(model: TransformerBridge, jobs: Sequence[Job], prompts: Prompts, epochs: int) -> None:
@@ -32,7 +32,10 @@ def plain(model: TransformerBridge, jobs: Sequence[Job], prompts: Prompts, epoch
                 one = prompts.at([row])
                 with torch.no_grad():
                     base = model(one.tokens)[:, -1]
-                plus, minus = (model.run_with_hooks(one.tokens, fwd_hooks=_hooks(job, beta))[:, -1] for beta in (1.0, -1.0))
+                plus, minus = (
+                    model.run_with_hooks(one.tokens, fwd_hooks=_hooks(job, beta))[:, -1]
+                    for beta in (1.0, -1.0)
+                )
                 (_loss(job, plus, minus, base, one) / len(prompts)).backward()
             optimizer.step()
 
@@ -46,19 +49,29 @@ def batched(model: TransformerBridge, jobs: Sequence[Job], prompts: Prompts, epo
         optimizer = _start(job, prompts)
         for _ in range(epochs):
             optimizer.zero_grad()
-            logits = model.run_with_hooks(tokens, fwd_hooks=_hooks(job, _signs(job, prompts)))[:, -1]
+            logits = model.run_with_hooks(tokens, fwd_hooks=_hooks(job, _signs(job, prompts)))[
+                :, -1
+            ]
             _loss(job, *logits.chunk(2), base, prompts).backward()
             optimizer.step()
 
 
-def nnsight(hf: PreTrainedModel, tokenizer, jobs: Sequence[Job], prompts: Prompts, epochs: int) -> None:
+def nnsight(
+    hf: PreTrainedModel, tokenizer, jobs: Sequence[Job], prompts: Prompts, epochs: int
+) -> None:
     """The batched loop in nnsight, logits of the last position; needs the extra ``bench``."""
     from nnsight import TransformersModel
 
     traced = TransformersModel(hf, task="text-generation", tokenizer=tokenizer)
     inner, plain_inner = getattr(traced, hf.base_model_prefix), hf.base_model
-    blocks, plain_blocks = (inner.h, plain_inner.h) if hasattr(plain_inner, "h") else (inner.layers, plain_inner.layers)
-    attention = next(name for name in ("attn", "self_attn", "attention") if hasattr(plain_blocks[0], name))
+    blocks, plain_blocks = (
+        (inner.h, plain_inner.h)
+        if hasattr(plain_inner, "h")
+        else (inner.layers, plain_inner.layers)
+    )
+    attention = next(
+        name for name in ("attn", "self_attn", "attention") if hasattr(plain_blocks[0], name)
+    )
     tokens = prompts.tokens.repeat(2, 1)
     with torch.no_grad():
         base = hf(prompts.tokens, logits_to_keep=1).logits[:, -1]
@@ -70,7 +83,10 @@ def nnsight(hf: PreTrainedModel, tokenizer, jobs: Sequence[Job], prompts: Prompt
             with traced.trace(tokens, logits_to_keep=1, use_cache=False):
                 for layer in range(len(plain_blocks)):
                     attn = getattr(blocks[layer], attention)
-                    attn.output = (_edit(job, attn.output[0], theta["attn_out"][layer], beta), *attn.output[1:])
+                    attn.output = (
+                        _edit(job, attn.output[0], theta["attn_out"][layer], beta),
+                        *attn.output[1:],
+                    )
                     mlp = blocks[layer].mlp
                     mlp.output = _edit(job, mlp.output, theta["mlp_out"][layer], beta)
                 logits = traced.output.logits[:, -1].save()
@@ -79,7 +95,7 @@ def nnsight(hf: PreTrainedModel, tokenizer, jobs: Sequence[Job], prompts: Prompt
 
 
 def ours(model: TransformerBridge, jobs: Sequence[Job], prompts: Prompts, epochs: int) -> None:
-    """``helpers.fitting.fit``, one job after the other."""
+    """``helpers.activation_scaling.fitting.fit``, one job after the other."""
     for job in jobs:
         how = {"learning_rate": job.learning_rate, "seed": job.seed, "initial_std": job.initial_std}
         fit(model, job.intervention, prompts, job.objective, epochs=epochs, **how)
@@ -91,8 +107,10 @@ def reduced(model: TransformerBridge, jobs: Sequence[Job], prompts: Prompts, epo
         ours(model, jobs, prompts, epochs)
 
 
-def together(model: TransformerBridge, jobs: Sequence[Job], prompts: Prompts, epochs: int, at_once: int) -> None:
-    """``helpers.many.fit_many``, so many jobs in a batch."""
+def together(
+    model: TransformerBridge, jobs: Sequence[Job], prompts: Prompts, epochs: int, at_once: int
+) -> None:
+    """``helpers.activation_scaling.many.fit_many``, so many jobs in a batch."""
     for result in fit_many(model, jobs, prompts, epochs=epochs, at_once=at_once).results:
         if isinstance(result, FloatingPointError):
             raise result
@@ -101,7 +119,9 @@ def together(model: TransformerBridge, jobs: Sequence[Job], prompts: Prompts, ep
 def plain_hf(name: str, device: torch.device) -> PreTrainedModel:
     """The model as Hugging Face's own, for those who do not go through TransformerLens."""
     source = embedded_model() if name == "smollm2" else hub_name(name)
-    hf = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32, attn_implementation="eager")
+    hf = AutoModelForCausalLM.from_pretrained(
+        source, dtype=torch.float32, attn_implementation="eager"
+    )
     return hf.to(device).eval().requires_grad_(False)
 
 
@@ -112,20 +132,34 @@ def _start(job: Job, prompts: Prompts) -> torch.optim.Optimizer:
 
 
 def _signs(job: Job, prompts: Prompts) -> Tensor:
-    return job.intervention.vec().new_tensor([1.0, -1.0]).repeat_interleave(len(prompts)).view(-1, 1, 1)
+    return (
+        job.intervention.vec()
+        .new_tensor([1.0, -1.0])
+        .repeat_interleave(len(prompts))
+        .view(-1, 1, 1)
+    )
 
 
 def _edit(job: Job, h: Tensor, theta: Tensor, beta: float | Tensor) -> Tensor:
-    return h * (1 + beta * theta.unsqueeze(-1)) if isinstance(job.intervention, ActivScalar) else h + beta * theta
+    return (
+        h * (1 + beta * theta.unsqueeze(-1))
+        if isinstance(job.intervention, ActivScalar)
+        else h + beta * theta
+    )
 
 
 def _hooks(job: Job, beta: float | Tensor) -> list:
     return [
-        (HOOKS[site].format(layer=layer), lambda h, hook, theta=theta[layer]: _edit(job, h, theta, beta))
+        (
+            HOOKS[site].format(layer=layer),
+            lambda h, hook, theta=theta[layer]: _edit(job, h, theta, beta),
+        )
         for site, theta in job.intervention.theta.items()
         for layer in range(len(theta))
     ]
 
 
 def _loss(job: Job, plus: Tensor, minus: Tensor, base: Tensor, prompts: Prompts) -> Tensor:
-    return -job.objective.terms(job.intervention.vec(), plus, minus, base, prompts.correct, prompts.wrong)["psi"]
+    return -job.objective.terms(
+        job.intervention.vec(), plus, minus, base, prompts.correct, prompts.wrong
+    )["psi"]

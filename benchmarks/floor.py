@@ -8,7 +8,7 @@ from itertools import cycle, islice
 import torch
 from transformer_lens.model_bridge import TransformerBridge
 
-from helpers.models import device_of, kv_heads
+from helpers.models.load import device_of, kv_heads
 
 OUT_OF_CACHE = 1 << 28  # bytes of weights that no cache holds
 LARGE = 1024  # rows of a product that is as good as any
@@ -51,7 +51,9 @@ def fit_flops(model: TransformerBridge, n_prompts: int, n_pos: int, steps: int) 
     return forward_flops(model, n_prompts, n_pos) + steps * step
 
 
-def product_rates(model: TransformerBridge, rows: int, dtype: torch.dtype = torch.float32, *, repeats: int = 3) -> dict[str, float]:
+def product_rates(
+    model: TransformerBridge, rows: int, dtype: torch.dtype = torch.float32, *, repeats: int = 3
+) -> dict[str, float]:
     """Operations a second of products with matrices of the model's shapes.
 
     Args:
@@ -68,7 +70,9 @@ def product_rates(model: TransformerBridge, rows: int, dtype: torch.dtype = torc
     shapes = [(cfg.d_model, cfg.d_mlp), (cfg.d_mlp, cfg.d_model), (cfg.d_model, cfg.d_model)]
     size = sum(a * b for a, b in shapes) * dtype.itemsize
     n_cold = len(shapes) * max(1, -(-OUT_OF_CACHE // size))
-    weights = [torch.randn(shape, device=device, dtype=dtype) for shape in islice(cycle(shapes), n_cold)]
+    weights = [
+        torch.randn(shape, device=device, dtype=dtype) for shape in islice(cycle(shapes), n_cold)
+    ]
     return {
         "cold": max(_rate(weights, rows) for _ in range(repeats)),
         "hot": max(_rate(weights[: len(shapes)] * 4, max(rows, LARGE)) for _ in range(repeats)),
@@ -76,7 +80,9 @@ def product_rates(model: TransformerBridge, rows: int, dtype: torch.dtype = torc
 
 
 def _rate(weights: list[torch.Tensor], rows: int) -> float:
-    inputs = {width: weights[0].new_ones(rows, width) for width in {len(weight) for weight in weights}}
+    inputs = {
+        width: weights[0].new_ones(rows, width) for width in {len(weight) for weight in weights}
+    }
     cuda = weights[0].is_cuda
     for _ in range(2 if cuda else 1):  # a GPU's first products choose their kernels
         if cuda:

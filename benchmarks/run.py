@@ -19,22 +19,35 @@ from benchmarks import fits, growth, loads, vectors
 from benchmarks.check import judge
 from benchmarks.floor import fit_flops, product_rates
 from benchmarks.timing import Variant, compare, timed
-from helpers.features import head_features
-from helpers.grid import METHODS, PAPER_VALUES
-from helpers.interventions import Intervention
-from helpers.many import Job, room
-from helpers.models import device_of, load_model
-from helpers.objective import Objective, evaluate
-from helpers.observables import Observable
-from helpers.patching import path_patching
-from helpers.records import provenance, record
-from helpers.search import search_paths
+from helpers.activation_scaling.grid import METHODS, PAPER_VALUES
+from helpers.activation_scaling.interventions import Intervention
+from helpers.activation_scaling.many import Job, room
+from helpers.activation_scaling.objective import Objective, evaluate
+from helpers.activation_scaling.points import Points
+from helpers.models.load import device_of, load_model
+from helpers.observable_propagation.features import head_features
+from helpers.observable_propagation.observables import Observable
+from helpers.observable_propagation.patching import path_patching
+from helpers.observable_propagation.search import search_paths
+from helpers.prompts.prompts import Prompts
+from helpers.prompts.tasks import make_task
+from helpers.results.records import provenance, record
 from helpers.settings import SETTINGS
-from helpers.sites import Points
-from helpers.tasks import Prompts, make_task
 
 CASES = ("products", "fit", "vectors", "growth", "load")
-COLUMNS = ["case", "variant", "size", "seconds", "median", "cpu_seconds", "repeats", "peak_gb", "gflops", "ratio_plain", "ratio_floor"]
+COLUMNS = [
+    "case",
+    "variant",
+    "size",
+    "seconds",
+    "median",
+    "cpu_seconds",
+    "repeats",
+    "peak_gb",
+    "gflops",
+    "ratio_plain",
+    "ratio_floor",
+]
 COLUMNS += ["difference", "exponent", "exponent_low", "exponent_high", "note"]
 GRID = list(product(PAPER_VALUES, repeat=3))  # λ_F, λ_M, m
 EPOCHS = 25  # of the paper's grid
@@ -47,16 +60,24 @@ Way = Callable[[Sequence[Job], Prompts, int], None]
 
 def ways(model: TransformerBridge, name: str, at_once: int) -> dict[str, Way]:
     """The ways of fitting, by what the table calls them; the first is the one that the others are held against."""
-    found: dict[str, Way] = {"plain loop": partial(fits.plain, model), "batched loop": partial(fits.batched, model)}
+    found: dict[str, Way] = {
+        "plain loop": partial(fits.plain, model),
+        "batched loop": partial(fits.batched, model),
+    }
     if find_spec("nnsight") is not None:
-        found["nnsight"] = partial(fits.nnsight, fits.plain_hf(name, device_of(model)), model.tokenizer)
+        found["nnsight"] = partial(
+            fits.nnsight, fits.plain_hf(name, device_of(model)), model.tokenizer
+        )
     found |= {"ours": partial(fits.ours, model), "ours, bfloat16": partial(fits.reduced, model)}
     return found | {"ours, together": partial(fits.together, model, at_once=at_once)}
 
 
 def jobs(points: Points, method: str, settings: Iterable[tuple[float, float, float]]) -> list[Job]:
     """A job of the grid for each λ_F, λ_M and m."""
-    return [Job(METHODS[method](points), Objective(m, lambda_f, lambda_m), 1e-2) for lambda_f, lambda_m, m in settings]
+    return [
+        Job(METHODS[method](points), Objective(m, lambda_f, lambda_m), 1e-2)
+        for lambda_f, lambda_m, m in settings
+    ]
 
 
 def fit_case(model: TransformerBridge, task: str, given: argparse.Namespace) -> list[Row]:
@@ -83,14 +104,25 @@ def fit_case(model: TransformerBridge, task: str, given: argparse.Namespace) -> 
         return torch.tensor([measured.E0, measured.F, measured.M0 / measured.n_parameters])
 
     rates.append(product_rates(model, 2 * len(prompts) * prompts.n_pos))
-    rows += compare([variant(name) for name in found], numbers, device=device, repeats=given.repeats, limit=given.limit)
+    rows += compare(
+        [variant(name) for name in found],
+        numbers,
+        device=device,
+        repeats=given.repeats,
+        limit=given.limit,
+    )
     rates.append(product_rates(model, 2 * len(prompts) * prompts.n_pos))
     flops = fit_flops(model, len(prompts), prompts.n_pos, given.steps)
     for kind in ("hot", "cold"):
         rate = max(rate[kind] for rate in rates)
         rows.append({"variant": f"floor, {kind}", "seconds": flops / rate, "gflops": rate / 1e9})
     if "nnsight" not in found:
-        rows.append({"variant": "nnsight", "note": "skipped: not installed (pip install -c constraints.txt -e '.[bench]')"})
+        rows.append(
+            {
+                "variant": "nnsight",
+                "note": "skipped: not installed (pip install -c constraints.txt -e '.[bench]')",
+            }
+        )
     part = f"fit, {task}, {len(prompts)} prompts of {prompts.n_pos}, {given.steps} steps"
     n_fits = len(METHODS) * len(GRID)
     times = n_fits * EPOCHS / given.steps
@@ -101,8 +133,19 @@ def fit_case(model: TransformerBridge, task: str, given: argparse.Namespace) -> 
     ]
     for name in given.whole_grid:
         way = found[name]
-        run = timed(lambda: [way(jobs(points, method, GRID), prompts, EPOCHS) for method in METHODS], device)
-        whole.append({"variant": name, "seconds": run.seconds, "cpu_seconds": run.cpu, "repeats": 1, "peak_gb": run.peak_gb, "note": "run"})
+        run = timed(
+            lambda: [way(jobs(points, method, GRID), prompts, EPOCHS) for method in METHODS], device
+        )
+        whole.append(
+            {
+                "variant": name,
+                "seconds": run.seconds,
+                "cpu_seconds": run.cpu,
+                "repeats": 1,
+                "peak_gb": run.peak_gb,
+                "note": "run",
+            }
+        )
     return [*ratios(part, rows), *ratios(f"grid, {task}, {n_fits} fits of {EPOCHS} steps", whole)]
 
 
@@ -125,30 +168,56 @@ def vector_cases(model: TransformerBridge, given: argparse.Namespace) -> list[Ro
     rows = []
     for n in (1, 4, 64):
         m = model.W_U[:, torch.randint(cfg.d_vocab, (n,), generator=draw).to(device)].T
-        pair = [Variant("full matrices, a head at a time", lambda m=m: vectors.full_matrices(model, m))]
+        pair = [
+            Variant("full matrices, a head at a time", lambda m=m: vectors.full_matrices(model, m))
+        ]
         pair.append(Variant("ours, factored", lambda m=m: head_features(model, m)))
-        rows += ratios(f"feature vectors of all heads, {n} observable{'s' * (n > 1)}", compare(pair, lambda found: found, **how))
+        rows += ratios(
+            f"feature vectors of all heads, {n} observable{'s' * (n > 1)}",
+            compare(pair, lambda found: found, **how),
+        )
     clean, corrupted = torch.randint(1, cfg.d_vocab, (2, PAIRS, TOKENS), generator=draw).to(device)
     observable = Observable(((1, "first", 1.0), (2, "second", -1.0)), cfg.model_name)
-    pair = [Variant("a run for each head", lambda: vectors.patching_in_turn(model, clean, corrupted, observable))]
-    pair.append(Variant("ours, two runs", lambda: path_patching(model, clean, corrupted, observable)))
-    rows += ratios(f"path patching, {PAIRS} pairs of {TOKENS}", compare(pair, lambda found: found, **how))
+    pair = [
+        Variant(
+            "a run for each head",
+            lambda: vectors.patching_in_turn(model, clean, corrupted, observable),
+        )
+    ]
+    pair.append(
+        Variant("ours, two runs", lambda: path_patching(model, clean, corrupted, observable))
+    )
+    rows += ratios(
+        f"path patching, {PAIRS} pairs of {TOKENS}", compare(pair, lambda found: found, **how)
+    )
 
     def longest() -> torch.Tensor:
-        found = search_paths(model, m[:1], lambda features, layer, chain: features.norm(dim=(0, -1)), max_length=2, keep=KEEP).found
+        found = search_paths(
+            model,
+            m[:1],
+            lambda features, layer, chain: features.norm(dim=(0, -1)),
+            max_length=2,
+            keep=KEEP,
+        ).found
         return torch.tensor([path.score for length in (1, 2) for path in found[length]])
 
     def by_itself() -> torch.Tensor:
         found = vectors.every_chain(model, m[:1], KEEP)
         return torch.tensor([score for length in (1, 2) for score, _ in found[length]])
 
-    pair = [Variant("every chain by itself", by_itself), Variant("ours, a layer at a time", longest)]
+    pair = [
+        Variant("every chain by itself", by_itself),
+        Variant("ours, a layer at a time", longest),
+    ]
     return [*rows, *ratios("path search, up to 2 heads", compare(pair, lambda found: found, **how))]
 
 
 def product_case(model: TransformerBridge, given: argparse.Namespace) -> list[Row]:
     """How fast this machine multiplies matrices of the model's shapes, in both precisions."""
-    rates = {dtype: product_rates(model, 2 * given.prompts * TOKENS, getattr(torch, dtype)) for dtype in ("float32", "bfloat16")}
+    rates = {
+        dtype: product_rates(model, 2 * given.prompts * TOKENS, getattr(torch, dtype))
+        for dtype in ("float32", "bfloat16")
+    }
     return [
         {"case": "matrix products", "variant": f"{dtype}, {kind}", "gflops": rate / 1e9}
         for dtype, both in rates.items()
@@ -167,7 +236,9 @@ def run_cases(model: TransformerBridge, given: argparse.Namespace) -> pd.DataFra
         rows += vector_cases(model, given)
     if "growth" in given.cases:
         for axis in growth.AXES:
-            grown = growth.grow(model.tokenizer, device, axis, repeats=given.repeats, points=3 if given.small else 4)
+            grown = growth.grow(
+                model.tokenizer, device, axis, repeats=given.repeats, points=3 if given.small else 4
+            )
             rows += [{"case": "growth", **row} for row in grown]
     if "load" in given.cases:
         rows += [{"case": "load", **row} for row in loads.loads(device)]
@@ -177,17 +248,44 @@ def run_cases(model: TransformerBridge, given: argparse.Namespace) -> pd.DataFra
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description="Benchmarks on BOOK_MODEL and BOOK_DEVICE.")
-    parser.add_argument("--out", type=Path, default=Path("_build/bench/bench.csv"), help="the table; its provenance lands beside it")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.run", description="Benchmarks on BOOK_MODEL and BOOK_DEVICE."
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("_build/bench/bench.csv"),
+        help="the table; its provenance lands beside it",
+    )
     parser.add_argument("--cases", nargs="+", choices=CASES, default=CASES)
-    parser.add_argument("--tasks", nargs="+", choices=("CCC", "IOI"), default=("IOI",), help="of the fits")
+    parser.add_argument(
+        "--tasks", nargs="+", choices=("CCC", "IOI"), default=("IOI",), help="of the fits"
+    )
     parser.add_argument("--prompts", type=int, default=8)
     parser.add_argument("--steps", type=int, default=2, help="of a short fit")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--limit", type=float, default=20.0, help="seconds after which a variant is timed by one run alone")
-    parser.add_argument("--whole-grid", nargs="+", choices=NAMES, default=(), help="variants that run the paper's whole grid")
-    parser.add_argument("--book", type=Path, default=Path(), help="where make book and make test ran, for their times")
-    parser.add_argument("--small", action="store_true", help="least sizes, one repeat: to see that all of it runs")
+    parser.add_argument(
+        "--limit",
+        type=float,
+        default=20.0,
+        help="seconds after which a variant is timed by one run alone",
+    )
+    parser.add_argument(
+        "--whole-grid",
+        nargs="+",
+        choices=NAMES,
+        default=(),
+        help="variants that run the paper's whole grid",
+    )
+    parser.add_argument(
+        "--book",
+        type=Path,
+        default=Path(),
+        help="where make book and make test ran, for their times",
+    )
+    parser.add_argument(
+        "--small", action="store_true", help="least sizes, one repeat: to see that all of it runs"
+    )
     given = parser.parse_args(arguments)
     if given.small:
         given.prompts, given.steps, given.repeats, given.limit = 2, 1, 1, 5.0
@@ -198,9 +296,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     sizes = {name: value for name, value in vars(given).items() if name not in ("out", "book")}
     origin = provenance(model, **sizes, gpu=gpu, targets=judge(table, gpu=gpu).to_dict("records"))
     record(table, given.out, origin | {"wall_seconds": round(time.perf_counter() - start, 1)})
-    with pd.option_context("display.width", 200, "display.max_rows", None, "display.max_colwidth", 60):
-        print(table.drop(columns=["median", "cpu_seconds", "repeats"]).to_string(index=False, na_rep="", float_format="{:.4g}".format))
-    print(f"\nRecorded in {given.out}: {origin['device']}, {origin['threads']} threads, {origin['date']}")
+    with pd.option_context(
+        "display.width", 200, "display.max_rows", None, "display.max_colwidth", 60
+    ):
+        print(
+            table.drop(columns=["median", "cpu_seconds", "repeats"]).to_string(
+                index=False, na_rep="", float_format="{:.4g}".format
+            )
+        )
+    print(
+        f"\nRecorded in {given.out}: {origin['device']}, {origin['threads']} threads, {origin['date']}"
+    )
 
 
 if __name__ == "__main__":

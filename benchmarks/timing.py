@@ -53,7 +53,9 @@ def timed(run: Callable[[], Any], device: torch.device) -> Run:
     if cuda:
         torch.cuda.synchronize(device)
     seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
-    return Run(result, seconds, cpu, torch.cuda.max_memory_allocated(device) / 1e9 if cuda else None)
+    return Run(
+        result, seconds, cpu, torch.cuda.max_memory_allocated(device) / 1e9 if cuda else None
+    )
 
 
 def compare(
@@ -88,7 +90,10 @@ def compare(
     found = [numbers(run.result).double().cpu() for run in first]
     differences = [(mine - found[0]).abs() for mine in found]
     for variant, difference in zip(variants, differences):
-        if variant.tolerance is not None and not (difference <= variant.tolerance * (1 + found[0].abs())).all():
+        if (
+            variant.tolerance is not None
+            and not (difference <= variant.tolerance * (1 + found[0].abs())).all()
+        ):
             raise ValueError(
                 f"{variant.name!r} does not compute what {variants[0].name!r} computes: their numbers differ by up to "
                 f"{difference.max():.3g}, and {variant.tolerance:g} is allowed. Times of different results say nothing."

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -64,11 +65,17 @@ class Settings:
 
     def __post_init__(self) -> None:
         if self.profile not in PROFILES:
-            raise ValueError(f"BOOK_PROFILE={self.profile!r} is unknown; use one of {', '.join(PROFILES)}.")
-        if not 0 <= self.seed < 2**31:  # what every generator takes, with room for those that a chapter counts on from here
+            raise ValueError(
+                f"BOOK_PROFILE={self.profile!r} is unknown; use one of {', '.join(PROFILES)}."
+            )
+        if (
+            not 0 <= self.seed < 2**31
+        ):  # what every generator takes, with room for those that a chapter counts on from here
             raise ValueError(f"BOOK_SEED={self.seed} must be a whole number from 0 to {2**31 - 1}.")
         if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", self.device):
-            raise ValueError(f"BOOK_DEVICE={self.device!r} is unknown; use auto, cpu, mps, cuda or cuda:N.")
+            raise ValueError(
+                f"BOOK_DEVICE={self.device!r} is unknown; use auto, cpu, mps, cuda or cuda:N."
+            )
         if self.progress not in ("auto", "off"):
             raise ValueError(f"BOOK_PROGRESS={self.progress!r} is unknown; use auto or off.")
         if not re.fullmatch(r"|(tcp|tls)://\S+:\d+|local:[1-9]\d*", self.scheduler):
@@ -85,7 +92,9 @@ class Settings:
         chosen = {name: value for name, value in given.items() if value}
         if "seed" in chosen:
             if not chosen["seed"].isdecimal():
-                raise ValueError(f"BOOK_SEED={chosen['seed']!r} must be a whole number of at least 0.")
+                raise ValueError(
+                    f"BOOK_SEED={chosen['seed']!r} must be a whole number of at least 0."
+                )
             chosen["seed"] = int(chosen["seed"])
         if "cache" in chosen:
             chosen["cache"] = Path(chosen["cache"]).expanduser().resolve()
@@ -96,7 +105,9 @@ class Settings:
         return {"smoke": smoke, "default": default, "paper": paper}[self.profile]
 
     def __str__(self) -> str:
-        return f"model {self.model} · device {self.device} · profile {self.profile} · seed {self.seed}"
+        return (
+            f"model {self.model} · device {self.device} · profile {self.profile} · seed {self.seed}"
+        )
 
 
 def hub_name(model: str) -> str:
@@ -119,3 +130,8 @@ def hub_name(model: str) -> str:
 
 
 SETTINGS = Settings.from_environment()
+
+
+def show_progress() -> bool:
+    """Progress is shown in terminals and live notebooks, never in published pages."""
+    return SETTINGS.progress == "auto" and (sys.stderr.isatty() or "ipykernel" in sys.modules)

@@ -22,9 +22,11 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from helpers.models import freeze, load_model
+from helpers.models.load import freeze, load_model
 
-torch.set_num_threads(1)  # the tiny models are too small to share, and pytest may run beside other work
+torch.set_num_threads(
+    1
+)  # the tiny models are too small to share, and pytest may run beside other work
 
 WORDS = 101
 SHARED = {"vocab_size": WORDS, "bos_token_id": 0, "eos_token_id": 0}
@@ -70,12 +72,18 @@ ARCHITECTURES = {
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--paper", action="store_true", help="run the tests that fetch the papers' models from the hub")
+    parser.addoption(
+        "--paper",
+        action="store_true",
+        help="run the tests that fetch the papers' models from the hub",
+    )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     no_gpu = pytest.mark.skip(reason="no CUDA device")
-    no_hub = pytest.mark.skip(reason="fetches the papers' models; run with --paper where the hub is reachable")
+    no_hub = pytest.mark.skip(
+        reason="fetches the papers' models; run with --paper where the hub is reachable"
+    )
     for item in items:
         if "gpu" in item.keywords and not torch.cuda.is_available():
             item.add_marker(no_gpu)
@@ -85,7 +93,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def tiny_tokenizer(folder: Path):
     """A tokenizer of whole words w1 … w100, each with or without a space in front; <bos> is 0. Its files go into a folder."""
-    words = Tokenizer(models.WordLevel({"<bos>": 0} | {f"w{i}": i for i in range(1, WORDS)}, unk_token="<bos>"))
+    words = Tokenizer(
+        models.WordLevel({"<bos>": 0} | {f"w{i}": i for i in range(1, WORDS)}, unk_token="<bos>")
+    )
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     special = {name: "<bos>" for name in ("bos_token", "eos_token", "pad_token", "unk_token")}
     PreTrainedTokenizerFast(tokenizer_object=words, **special).save_pretrained(folder)
@@ -107,13 +117,20 @@ def random_hf(architecture: str, seed: int = 0) -> PreTrainedModel:
     with torch.no_grad():
         for parameter in hf.parameters():
             # Fresh models have zero biases and unit norm weights, which would hide a term that is left out.
-            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
+            parameter.add_(
+                0.1 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+            )
     return hf
 
 
 def random_model(architecture: str, tokenizer, seed: int = 0) -> TransformerBridge:
     """The same behind a bridge, frozen."""
-    boot = {"hf_model": random_hf(architecture, seed), "tokenizer": tokenizer, "device": "cpu", "dtype": torch.float64}
+    boot = {
+        "hf_model": random_hf(architecture, seed),
+        "tokenizer": tokenizer,
+        "device": "cpu",
+        "dtype": torch.float64,
+    }
     return freeze(TransformerBridge.boot_transformers(architecture, **boot))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from helpers.interventions import ActivScalar
+from helpers.activation_scaling.interventions import ActivScalar
 
 
 def blocks(hf):
@@ -36,8 +36,15 @@ def independent_logits(hf, intervention, tokens: torch.Tensor, beta: float) -> t
     for layer in intervention.points.layers:
         block = blocks(hf)[layer]
         places = {"resid_post": block, "mlp_out": block.mlp}
-        places["attn_out"] = next(getattr(block, name) for name in ("attn", "self_attn", "attention") if hasattr(block, name))
-        handles += [places[site].register_forward_hook(edit(site, layer)) for site in intervention.points.sites]
+        places["attn_out"] = next(
+            getattr(block, name)
+            for name in ("attn", "self_attn", "attention")
+            if hasattr(block, name)
+        )
+        handles += [
+            places[site].register_forward_hook(edit(site, layer))
+            for site in intervention.points.sites
+        ]
     try:
         return hf(tokens).logits[:, -1]
     finally:

@@ -18,7 +18,9 @@ try:
     from sqlalchemy.exc import SAWarning
     from traitlets.config import Config
 except ImportError:
-    sys.exit("nbgrader is not installed: python -m pip install -c constraints.txt -e '.[grading]' (students do not need it)")
+    sys.exit(
+        "nbgrader is not installed: python -m pip install -c constraints.txt -e '.[grading]' (students do not need it)"
+    )
 
 # nbgrader runs the program alembic, by name.
 os.environ["PATH"] = os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", "")])
@@ -47,9 +49,22 @@ def course_settings(course: Path, **more: dict) -> Config:
     settings.CourseDirectory.root = str(course)
     settings.CourseDirectory.db_url = f"sqlite:///{course / 'gradebook.db'}"
     settings.CourseDirectory.course_id = "steering-book"
-    settings.GenerateFeedback.preprocessors = ["nbgrader.preprocessors.GetGrades", HideTests, "nbconvert.preprocessors.CSSHTMLHeaderPreprocessor"]
-    steps = ["IgnorePattern", "LimitOutput", "SaveAutoGrades", "AssignLatePenalties", "CheckCellMetadata"]
-    settings.Autograde.autograde_preprocessors = [GradedExecute, *(f"nbgrader.preprocessors.{step}" for step in steps)]
+    settings.GenerateFeedback.preprocessors = [
+        "nbgrader.preprocessors.GetGrades",
+        HideTests,
+        "nbconvert.preprocessors.CSSHTMLHeaderPreprocessor",
+    ]
+    steps = [
+        "IgnorePattern",
+        "LimitOutput",
+        "SaveAutoGrades",
+        "AssignLatePenalties",
+        "CheckCellMetadata",
+    ]
+    settings.Autograde.autograde_preprocessors = [
+        GradedExecute,
+        *(f"nbgrader.preprocessors.{step}" for step in steps),
+    ]
     for name, values in more.items():
         settings[name].update(values)
     return settings
@@ -69,9 +84,15 @@ def make_course(course: Path, name: str, source: Path = SOURCE) -> NbGraderAPI:
     api = NbGraderAPI(config=course_settings(course))
     result = api.generate_assignment(name)
     if not result["success"]:
-        raise RuntimeError(f"nbgrader could not make {name}: {result.get('log', '')}\n{result['error']}")
+        raise RuntimeError(
+            f"nbgrader could not make {name}: {result.get('log', '')}\n{result['error']}"
+        )
     text = released(course, name).read_text(encoding="utf-8")
-    lines = {line.strip() for cell in nbformat.reads(text, as_version=4).cells for line in cell.source.splitlines()}
+    lines = {
+        line.strip()
+        for cell in nbformat.reads(text, as_version=4).cells
+        for line in cell.source.splitlines()
+    }
     if left := secret_lines(read_set(name, source)) & lines:
         raise RuntimeError(f"the student version of {name} would show {sorted(left)[0]!r}")
     return api

@@ -66,7 +66,14 @@ class JailSpec(KernelSpecManager):
     policy: dict = {}
 
     def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
-        argv = [sys.executable, "-P", jail.__file__, json.dumps(self.policy), "-f", "{connection_file}"]
+        argv = [
+            sys.executable,
+            "-P",
+            jail.__file__,
+            json.dumps(self.policy),
+            "-f",
+            "{connection_file}",
+        ]
         return KernelSpec(argv=argv, display_name="graded", language="python")
 
 
@@ -79,12 +86,23 @@ class GradedExecute(Execute):
         NotebookClient.__init__(self, nb, None)
         self.reset_execution_trackers()
         self._check_assign_resources(resources)
-        self.timeout, self.iopub_timeout, self.shutdown_kernel = max(1, int(self.run.limits.cell_seconds)), 10, "immediate"
+        self.timeout, self.iopub_timeout, self.shutdown_kernel = (
+            max(1, int(self.run.limits.cell_seconds)),
+            10,
+            "immediate",
+        )
         self.broken: set[int] = set()
-        self.restarts, self.started, self.token, self.proof = 0, time.monotonic(), secrets.token_hex(16), ""
+        self.restarts, self.started, self.token, self.proof = (
+            0,
+            time.monotonic(),
+            secrets.token_hex(16),
+            "",
+        )
         self.run.before()
         try:
-            with tempfile.TemporaryDirectory(prefix="grading-", ignore_cleanup_errors=True) as self.scratch:
+            with tempfile.TemporaryDirectory(
+                prefix="grading-", ignore_cleanup_errors=True
+            ) as self.scratch:
                 try:
                     self._start()
                     for index, cell in enumerate(nb.cells):
@@ -97,14 +115,44 @@ class GradedExecute(Execute):
         return nb, self.resources
 
     def _start(self) -> None:
-        environment = {name: os.environ[name] for name in ("PATH", "LANG", "LC_ALL", "PYTHONPATH", "OMP_NUM_THREADS") if name in os.environ}
+        environment = {
+            name: os.environ[name]
+            for name in ("PATH", "LANG", "LC_ALL", "PYTHONPATH", "OMP_NUM_THREADS")
+            if name in os.environ
+        }
         from helpers.settings import SETTINGS
 
-        environment |= {name: self.scratch for name in ("HOME", "TMPDIR", "IPYTHONDIR", "MPLCONFIGDIR", "JUPYTER_RUNTIME_DIR", "XDG_CACHE_HOME")}
-        environment |= {"BOOK_CACHE": str(SETTINGS.cache), "BOOK_PROGRESS": "off", "HF_HUB_OFFLINE": "1", "OMP_WAIT_POLICY": "passive"}
-        environment |= {"CUDA_VISIBLE_DEVICES": "", "PYTHONDONTWRITEBYTECODE": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1", TOKEN: self.token}
+        environment |= {
+            name: self.scratch
+            for name in (
+                "HOME",
+                "TMPDIR",
+                "IPYTHONDIR",
+                "MPLCONFIGDIR",
+                "JUPYTER_RUNTIME_DIR",
+                "XDG_CACHE_HOME",
+            )
+        }
+        environment |= {
+            "BOOK_CACHE": str(SETTINGS.cache),
+            "BOOK_PROGRESS": "off",
+            "HF_HUB_OFFLINE": "1",
+            "OMP_WAIT_POLICY": "passive",
+        }
+        environment |= {
+            "CUDA_VISIBLE_DEVICES": "",
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+            TOKEN: self.token,
+        }
         specs = JailSpec()
-        specs.policy = {"scratch": self.scratch, "user": self.run.user, "memory_bytes": self.run.memory_bytes, "file_bytes": 2**28, "hidden": self.run.hidden}
+        specs.policy = {
+            "scratch": self.scratch,
+            "user": self.run.user,
+            "memory_bytes": self.run.memory_bytes,
+            "file_bytes": 2**28,
+            "hidden": self.run.hidden,
+        }
         self.km = AsyncKernelManager(kernel_name="python3", kernel_spec_manager=specs)
         self.start_new_kernel(cwd=self.scratch, env=environment)
         self.start_new_kernel_client()
@@ -120,15 +168,26 @@ class GradedExecute(Execute):
                 continue
 
     def _run(self, cell: NotebookNode, index: int) -> None:
-        if time.monotonic() - self.started > self.run.limits.total_seconds or self.restarts > RESTARTS:
+        if (
+            time.monotonic() - self.started > self.run.limits.total_seconds
+            or self.restarts > RESTARTS
+        ):
             self._fail(cell, "NotRun", "earlier cells used up the time of the whole set")
             return
         try:
             self._once(cell, index)
         except (DeadKernelError, CellTimeoutError, RuntimeError) as error:
             self.broken.add(index)
-            why = "did not stop when it was interrupted" if isinstance(error, CellTimeoutError) else "ended the kernel (out of memory, or on purpose)"
-            self._fail(cell, "KernelDied", f"this cell {why}; the kernel was started again and the next cells were run")
+            why = (
+                "did not stop when it was interrupted"
+                if isinstance(error, CellTimeoutError)
+                else "ended the kernel (out of memory, or on purpose)"
+            )
+            self._fail(
+                cell,
+                "KernelDied",
+                f"this cell {why}; the kernel was started again and the next cells were run",
+            )
             self._restart(index)
 
     def _restart(self, index: int) -> None:
@@ -137,8 +196,19 @@ class GradedExecute(Execute):
         self._stop()
         self._start()
         for number, cell in enumerate(self.nb.cells[:index]):
-            if cell.cell_type == "code" and number not in self.broken and not marks(cell).get("grade") and self.restarts <= RESTARTS:
-                again = NotebookNode(cell_type="code", source=cell.source, metadata={}, outputs=[], execution_count=None)
+            if (
+                cell.cell_type == "code"
+                and number not in self.broken
+                and not marks(cell).get("grade")
+                and self.restarts <= RESTARTS
+            ):
+                again = NotebookNode(
+                    cell_type="code",
+                    source=cell.source,
+                    metadata={},
+                    outputs=[],
+                    execution_count=None,
+                )
                 try:
                     NotebookClient.execute_cell(self, again, number)
                 except (DeadKernelError, CellTimeoutError, RuntimeError):
@@ -159,12 +229,20 @@ class GradedExecute(Execute):
             cell.source = source
         errors = [output for output in cell.outputs if output.output_type == "error"]
         if any(error.ename == "CellTimeoutError" for error in errors):
-            self._fail(cell, "CellTimeoutError", f"this cell took more than {self.timeout} seconds and was interrupted")
+            self._fail(
+                cell,
+                "CellTimeoutError",
+                f"this cell took more than {self.timeout} seconds and was interrupted",
+            )
             return
         if graded:
             self._judge(cell)
         for error in errors:
-            if error.ename == "MemoryError" or "not enough memory" in error.evalue or error.evalue.startswith(jail.NOT_ALLOWED):
+            if (
+                error.ename == "MemoryError"
+                or "not enough memory" in error.evalue
+                or error.evalue.startswith(jail.NOT_ALLOWED)
+            ):
                 self._note(cell, f"{error.ename} {error.evalue}".strip())
 
     def _judge(self, cell: NotebookNode) -> None:
@@ -175,14 +253,20 @@ class GradedExecute(Execute):
             self._fail(cell, "IncompleteCheck", "this check did not run to its end")
             return
         said = text.replace(self.proof + "\n", "")
-        cell.outputs = ([new_output("stream", name="stdout", text=said)] if said else []) + errors[-1:]
+        cell.outputs = ([new_output("stream", name="stdout", text=said)] if said else []) + errors[
+            -1:
+        ]
 
     def _fail(self, cell: NotebookNode, ename: str, message: str) -> None:
-        cell.outputs = [new_output("error", ename=ename, evalue=message, traceback=[f"{ename}: {message}"])]
+        cell.outputs = [
+            new_output("error", ename=ename, evalue=message, traceback=[f"{ename}: {message}"])
+        ]
         self._note(cell, message)
 
     def _note(self, cell: NotebookNode, message: str) -> None:
-        self.run.events.append(f"{marks(cell).get('grade_id') or 'a cell of the student'}: {message}")
+        self.run.events.append(
+            f"{marks(cell).get('grade_id') or 'a cell of the student'}: {message}"
+        )
 
     def process_message(self, msg, cell, cell_index):
         """Drop widgets, and output beyond what anybody reads."""
@@ -191,7 +275,9 @@ class GradedExecute(Execute):
             return None
         if kind in ("stream", "display_data", "execute_result", "update_display_data"):
             self.seen += len(str(content))
-            if self.seen > OUTPUT_BYTES and not (self.proof and self.proof in content.get("text", "")):
+            if self.seen > OUTPUT_BYTES and not (
+                self.proof and self.proof in content.get("text", "")
+            ):
                 return None
         return super().process_message(msg, cell, cell_index)
 
@@ -199,9 +285,13 @@ class GradedExecute(Execute):
         """Called every second: a kernel that has taken too much memory is ended, where the operating system did not."""
         try:
             kernel = psutil.Process(self.km.provisioner.pid)
-            used = sum(process.memory_info().rss for process in (kernel, *kernel.children(recursive=True)))
+            used = sum(
+                process.memory_info().rss for process in (kernel, *kernel.children(recursive=True))
+            )
             if used > self.run.memory_bytes:
-                self.run.events.append(f"the kernel used {used / 2**30:.1f} GB of memory and was ended")
+                self.run.events.append(
+                    f"the kernel used {used / 2**30:.1f} GB of memory and was ended"
+                )
                 kernel.kill()
         except (psutil.Error, AttributeError):
             pass

@@ -58,7 +58,9 @@ class Grader:
 
     def _restore(self) -> None:
         if put_back := self.vault.restore():
-            self.run.events.append(f"{len(put_back)} files of the grader were changed or deleted while this ran, and were put back")
+            self.run.events.append(
+                f"{len(put_back)} files of the grader were changed or deleted while this ran, and were put back"
+            )
 
     def grade(self, submission: Submission) -> Grade:
         """Grade one submission; whatever happens, there is a result that says what."""
@@ -74,7 +76,9 @@ class Grader:
             result = step(self.name, submission.student, force=True)
             if not result["success"]:
                 grade.notes.append(f"nbgrader stopped: {result['error'].strip().splitlines()[-1]}")
-                (self.course / f"{submission.student}.log").write_text(f"{result.get('log', '')}\n{result['error']}", encoding="utf-8")
+                (self.course / f"{submission.student}.log").write_text(
+                    f"{result.get('log', '')}\n{result['error']}", encoding="utf-8"
+                )
                 break
         grade.notes += self.run.events
         self._read(grade)
@@ -97,16 +101,32 @@ class Grader:
 def write_csv(grades: list[Grade], path: Path) -> None:
     """All grades in one table, one row a submission."""
     parts = sorted({part for grade in grades for part in grade.parts})
-    columns = ["set", "student", "points", "automatic", "total", "to_mark", *parts, "seconds", "notes"]
+    columns = [
+        "set",
+        "student",
+        "points",
+        "automatic",
+        "total",
+        "to_mark",
+        *parts,
+        "seconds",
+        "notes",
+    ]
     with path.open("w", newline="", encoding="utf-8") as file:
         table = csv.DictWriter(file, columns)
         table.writeheader()
         for grade in grades:
             row = asdict(grade)
-            table.writerow({key: row[key] for key in columns if key in row} | row["parts"] | {"notes": "; ".join(grade.notes)})
+            table.writerow(
+                {key: row[key] for key in columns if key in row}
+                | row["parts"]
+                | {"notes": "; ".join(grade.notes)}
+            )
 
 
-def grade_all(folder: Path, out: Path, run: Run, *, factor: float = 1.0, source: Path = SOURCE, only: str = "") -> list[Grade]:
+def grade_all(
+    folder: Path, out: Path, run: Run, *, factor: float = 1.0, source: Path = SOURCE, only: str = ""
+) -> list[Grade]:
     """Grade every submission under a folder, and write ``grades.csv`` after each of them."""
     submissions, notes = find(folder, [only] if only else set_names(source))
     for note in notes:
@@ -115,7 +135,9 @@ def grade_all(folder: Path, out: Path, run: Run, *, factor: float = 1.0, source:
     # Not a folder that holds what every kernel needs.
     needed = (Path(sys.prefix), ROOT / "helpers")
     secret = (source, ROOT / "assignments", ROOT / "tests" / "assignments", folder, out)
-    run.hidden += [str(path) for path in secret if not any(place.is_relative_to(path) for place in needed)]
+    run.hidden += [
+        str(path) for path in secret if not any(place.is_relative_to(path) for place in needed)
+    ]
     grades, graders = [], {}
     for number, submission in enumerate(submissions, 1):
         if submission.set not in graders:
@@ -125,7 +147,10 @@ def grade_all(folder: Path, out: Path, run: Run, *, factor: float = 1.0, source:
         grades.append(grade)
         write_csv(grades, out / "grades.csv")
         marked = f", {grade.to_mark} written answers to mark" if grade.to_mark else ""
-        print(f"{number}/{len(submissions)} {grade.set} {grade.student}: {grade.points:g} of {grade.automatic:g} automatic points{marked}, {grade.seconds:.0f} s", flush=True)
+        print(
+            f"{number}/{len(submissions)} {grade.set} {grade.student}: {grade.points:g} of {grade.automatic:g} automatic points{marked}, {grade.seconds:.0f} s",
+            flush=True,
+        )
         for note in grade.notes:
             print(f"    {note}", flush=True)
     return grades
@@ -135,25 +160,45 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m assignments.tools.grade", description=__doc__)
     parser.add_argument("folder", type=Path, help="with the submissions, for example ada/ps1.ipynb")
-    parser.add_argument("--out", type=Path, default=ROOT / "_build" / "grades", help="where grades.csv and the feedback go")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=ROOT / "_build" / "grades",
+        help="where grades.csv and the feedback go",
+    )
     parser.add_argument("--set", default="", choices=["", *set_names()], help="grade this set only")
     parser.add_argument("--memory-gb", type=float, default=6.0, help="that a submission may use")
-    parser.add_argument("--time-factor", type=float, default=1.0, help="multiplies the sets' time limits, for a slow machine")
-    parser.add_argument("--kernel-user", default="", help="as root: run the students' code as this user")
+    parser.add_argument(
+        "--time-factor",
+        type=float,
+        default=1.0,
+        help="multiplies the sets' time limits, for a slow machine",
+    )
+    parser.add_argument(
+        "--kernel-user", default="", help="as root: run the students' code as this user"
+    )
     parser.add_argument("--allow-root", action="store_true", help="run the students' code as root")
     given = parser.parse_args()
     root = hasattr(os, "geteuid") and os.geteuid() == 0
     if root and not (given.allow_root or given.kernel_user):
-        sys.exit("Student code is not trusted, and this is root. Grade as another user, name one with --kernel-user, or say --allow-root in a container.")
+        sys.exit(
+            "Student code is not trusted, and this is root. Grade as another user, name one with --kernel-user, or say --allow-root in a container."
+        )
     if given.kernel_user and not root:
         sys.exit("--kernel-user needs root: only root can start a process as another user.")
     if not given.folder.is_dir():
         sys.exit(f"there is no folder {given.folder}")
     if given.out.resolve().is_relative_to(given.folder.resolve()):
-        sys.exit(f"{given.out} lies in the folder of the submissions: choose another place with --out")
+        sys.exit(
+            f"{given.out} lies in the folder of the submissions: choose another place with --out"
+        )
     run = Run(limits=None, memory_bytes=int(given.memory_gb * 2**30), user=given.kernel_user)
-    grades = grade_all(given.folder.resolve(), given.out.resolve(), run, factor=given.time_factor, only=given.set)
-    print(f"{len(grades)} submissions graded: {given.out / 'grades.csv'}; feedback in {given.out}/*/feedback")
+    grades = grade_all(
+        given.folder.resolve(), given.out.resolve(), run, factor=given.time_factor, only=given.set
+    )
+    print(
+        f"{len(grades)} submissions graded: {given.out / 'grades.csv'}; feedback in {given.out}/*/feedback"
+    )
 
 
 if __name__ == "__main__":

@@ -15,9 +15,31 @@ from collections.abc import Callable
 from pathlib import Path
 
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-CHANGES = ("os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.truncate", "os.chmod", "os.chown", "os.link", "os.symlink", "shutil.rmtree")
+CHANGES = (
+    "os.remove",
+    "os.rename",
+    "os.rmdir",
+    "os.mkdir",
+    "os.truncate",
+    "os.chmod",
+    "os.chown",
+    "os.link",
+    "os.symlink",
+    "shutil.rmtree",
+)
 READS = ("os.listdir", "os.scandir", "sqlite3.connect", "shutil.copyfile", "shutil.copytree")
-REFUSED = ("os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "os.forkpty", "os.kill", "os.killpg", "pty.spawn", "subprocess.Popen")
+REFUSED = (
+    "os.system",
+    "os.exec",
+    "os.posix_spawn",
+    "os.spawn",
+    "os.fork",
+    "os.forkpty",
+    "os.kill",
+    "os.killpg",
+    "pty.spawn",
+    "subprocess.Popen",
+)
 
 NOT_ALLOWED = "not allowed while this notebook is graded"
 
@@ -28,10 +50,18 @@ def limit(memory_bytes: int, file_bytes: int) -> None:
         import resource
     except ImportError:  # Windows
         return
-    for name, value in (("RLIMIT_DATA", memory_bytes), ("RLIMIT_FSIZE", file_bytes), ("RLIMIT_CORE", 0)):
+    for name, value in (
+        ("RLIMIT_DATA", memory_bytes),
+        ("RLIMIT_FSIZE", file_bytes),
+        ("RLIMIT_CORE", 0),
+    ):
         try:
             resource.setrlimit(getattr(resource, name), (value, value))
-        except (ValueError, OSError, AttributeError):  # a stricter limit is set already, or none of that kind exists
+        except (
+            ValueError,
+            OSError,
+            AttributeError,
+        ):  # a stricter limit is set already, or none of that kind exists
             pass
 
 
@@ -75,10 +105,16 @@ def guard(scratch: str, hidden: list[str]) -> Callable[[str, tuple], None]:
         elif event in CHANGES:
             folders = [value for value in args[1:] if isinstance(value, int)][-1:] or [-1]
             for value in args[:2]:
-                if isinstance(value, (str, bytes, os.PathLike)) and not inside(place(value, folders[0]), writable):
+                if isinstance(value, (str, bytes, os.PathLike)) and not inside(
+                    place(value, folders[0]), writable
+                ):
                     refuse(event, value)
         elif event in READS:
-            if args and isinstance(args[0], (str, bytes, os.PathLike)) and inside(place(args[0]), secret):
+            if (
+                args
+                and isinstance(args[0], (str, bytes, os.PathLike))
+                and inside(place(args[0]), secret)
+            ):
                 refuse(event, args[0])
         elif event in REFUSED or (event == "socket.connect" and isinstance(args[1], tuple)):
             refuse(event, "")

@@ -28,9 +28,13 @@ def mend(text: str, frame: NotebookNode) -> tuple[NotebookNode, list[str]]:
     frame = copy.deepcopy(frame)
     try:
         cells = nbformat.reads(text, as_version=4).cells
-        sources = [(marks(cell).get("grade_id"), cell.cell_type, str(cell.source)) for cell in cells]
+        sources = [
+            (marks(cell).get("grade_id"), cell.cell_type, str(cell.source)) for cell in cells
+        ]
     except Exception as error:  # a broken file can fail in any way
-        return frame, [f"the file cannot be read as a notebook ({type(error).__name__}); it counts as empty"]
+        return frame, [
+            f"the file cannot be read as a notebook ({type(error).__name__}); it counts as empty"
+        ]
     expected = {marks(cell).grade_id: cell for cell in frame.cells if marks(cell)}
     answers: dict[str, str] = {}
     own: dict[str | None, list[NotebookNode]] = {}

@@ -31,9 +31,14 @@ def publish(releases: Path, site: Path) -> Path | None:
         target.parent.mkdir(exist_ok=True)
         shutil.copy(path, target)
         title = nbformat.read(path, as_version=4).cells[0].source.splitlines()[0].lstrip("# ")
-        items.append(f'<li><a class="reference external" href="assignments/{path.name}" download>{title}</a></li>')
+        items.append(
+            f'<li><a class="reference external" href="assignments/{path.name}" download>{title}</a></li>'
+        )
     text = page.read_text(encoding="utf-8")
-    page.write_text(PLACE.sub(lambda match: f"{match[1]}<ul>{''.join(items)}</ul>{match[2]}", text), encoding="utf-8")
+    page.write_text(
+        PLACE.sub(lambda match: f"{match[1]}<ul>{''.join(items)}</ul>{match[2]}", text),
+        encoding="utf-8",
+    )
     return page
 
 

@@ -26,7 +26,10 @@ def release(out: Path, source: Path = SOURCE) -> list[Path]:
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m assignments.tools.release", description="Build the student versions of the problem sets.")
+    parser = argparse.ArgumentParser(
+        prog="python -m assignments.tools.release",
+        description="Build the student versions of the problem sets.",
+    )
     parser.add_argument("--out", type=Path, default=ROOT / "_build" / "assignments")
     out = parser.parse_args().out.resolve()
     for path in release(out):

@@ -32,7 +32,9 @@ class Limits:
 
 def set_names(source: Path = SOURCE) -> list[str]:
     """The sets, by the names of their folders."""
-    return sorted(path.parent.name for path in source.glob("*/*.ipynb") if path.stem == path.parent.name)
+    return sorted(
+        path.parent.name for path in source.glob("*/*.ipynb") if path.stem == path.parent.name
+    )
 
 
 def read_set(name: str, source: Path = SOURCE) -> NotebookNode:

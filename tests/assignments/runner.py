@@ -6,19 +6,21 @@ import contextlib
 import io
 from types import SimpleNamespace
 
-import helpers.checks
 import torch
-from helpers.embedded import embedded_model
 from transformers import AutoTokenizer
 
+import helpers.checks
 from assignments.tools.sources import marks, read_set
+from helpers.models.smollm2 import embedded_model
 
 torch.set_num_threads(1)
 
 
 def small_model() -> None:
     """Let the checks take a tiny model, with the embedded one's tokenizer, for the embedded model."""
-    tokenizer = AutoTokenizer.from_pretrained(embedded_model(), add_bos_token=True, local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(
+        embedded_model(), add_bos_token=True, local_files_only=True
+    )
     helpers.checks._MADE.clear()
     helpers.checks._MADE[()] = SimpleNamespace(tokenizer=tokenizer)
     helpers.checks._MADE[()] = helpers.checks._random_model("llama", seed=99)
@@ -29,7 +31,9 @@ class Runner:
 
     def __init__(self, name: str) -> None:
         self.cells = [cell for cell in read_set(name).cells if cell.cell_type == "code"]
-        self.answers = {marks(cell).grade_id: cell.source for cell in self.cells if marks(cell).solution}
+        self.answers = {
+            marks(cell).grade_id: cell.source for cell in self.cells if marks(cell).solution
+        }
 
     def run(self, answers: dict[str, str], *, look: bool = False) -> dict[str, BaseException]:
         """What went wrong, by cell: nothing if all is right.

@@ -12,7 +12,9 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-pytest.importorskip("nbgrader", reason="grading needs the extra: pip install -c constraints.txt -e '.[grading]'")
+pytest.importorskip(
+    "nbgrader", reason="grading needs the extra: pip install -c constraints.txt -e '.[grading]'"
+)
 
 from assignments.tools.execute import Run
 from assignments.tools.grade import Grade, grade_all
@@ -26,26 +28,59 @@ CHECK = "assert double(2) == 4, 'twice 2 is 4'\n### BEGIN HIDDEN TESTS\nassert d
 
 
 def marked(cell, grade_id: str, **more):
-    cell.metadata["nbgrader"] = {"schema_version": 3, "grade_id": grade_id, "grade": False, "solution": False, "locked": False, "task": False} | more
+    cell.metadata["nbgrader"] = {
+        "schema_version": 3,
+        "grade_id": grade_id,
+        "grade": False,
+        "solution": False,
+        "locked": False,
+        "task": False,
+    } | more
     return cell
 
 
 def toy(folder: Path) -> Path:
     """A set of two parts that needs no model."""
-    cells = [new_markdown_cell("# A toy set"), marked(new_code_cell("import math"), "setup", locked=True)]
+    cells = [
+        new_markdown_cell("# A toy set"),
+        marked(new_code_cell("import math"), "setup", locked=True),
+    ]
     for number, name in ((1, "double"), (2, "triple")):
-        turn = lambda text: text if number == 1 else text.replace("double", "triple").replace("2 * x", "3 * x").replace("twice 2 is 4", "thrice").replace("== 4", "== 6").replace("-15.0", "-22.5")
+        turn = lambda text: (
+            text
+            if number == 1
+            else text.replace("double", "triple")
+            .replace("2 * x", "3 * x")
+            .replace("twice 2 is 4", "thrice")
+            .replace("== 4", "== 6")
+            .replace("-15.0", "-22.5")
+        )
         cells.append(marked(new_code_cell(turn(TOY)), f"part{number}", solution=True))
-        cells.append(marked(new_code_cell(turn(CHECK)), f"part{number}-check", grade=True, locked=True, points=number))
-    cells.append(marked(new_markdown_cell("Because."), "written3", grade=True, solution=True, points=5))
-    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}, "grading": {"cell_seconds": 4, "total_seconds": 90}}
+        cells.append(
+            marked(
+                new_code_cell(turn(CHECK)),
+                f"part{number}-check",
+                grade=True,
+                locked=True,
+                points=number,
+            )
+        )
+    cells.append(
+        marked(new_markdown_cell("Because."), "written3", grade=True, solution=True, points=5)
+    )
+    kernel = {
+        "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
+        "grading": {"cell_seconds": 4, "total_seconds": 90},
+    }
     path = folder / "toy" / "toy.ipynb"
     path.parent.mkdir(parents=True)
     nbformat.write(new_notebook(cells=cells, metadata=kernel), path)
     return folder
 
 
-def hand_in(folder: Path, source: Path, student: str, answers: dict[str, str], change=lambda notebook: None) -> None:
+def hand_in(
+    folder: Path, source: Path, student: str, answers: dict[str, str], change=lambda notebook: None
+) -> None:
     """A student's file: the student version of the toy set with these answers, and any other change."""
     notebook = nbformat.read(source, as_version=4)
     for cell in notebook.cells:
@@ -56,22 +91,39 @@ def hand_in(folder: Path, source: Path, student: str, answers: dict[str, str], c
     nbformat.write(notebook, path)
 
 
-RIGHT = {"part1": "def double(x):\n    return x + x", "part2": "def triple(x):\n    return x + x + x", "written3": "I thought about it."}
+RIGHT = {
+    "part1": "def double(x):\n    return x + x",
+    "part2": "def triple(x):\n    return x + x + x",
+    "written3": "I thought about it.",
+}
 DOUBLE = "def double(x):\n    "
 # What a student does in part 1, and what the notes say of it. Part 2 is right, and is to get its two points.
 BAD = {
     "endless": (DOUBLE + "while True:\n        pass", "took more than 4 seconds"),
-    "deaf": (DOUBLE + "while True:\n        try:\n            while True:\n                pass\n        except BaseException:\n            pass", "did not stop"),
-    "memory": (DOUBLE + "hoard = []\n    while True:\n        hoard.append(bytearray(10**8))", "emory"),
+    "deaf": (
+        DOUBLE
+        + "while True:\n        try:\n            while True:\n                pass\n        except BaseException:\n            pass",
+        "did not stop",
+    ),
+    "memory": (
+        DOUBLE + "hoard = []\n    while True:\n        hoard.append(bytearray(10**8))",
+        "emory",
+    ),
     "dies": (DOUBLE + "import os\n    os._exit(1)", "ended the kernel"),
     "dies-early": ("import os\nos._exit(3)", "ended the kernel"),
     "segfault": (DOUBLE + "import ctypes\n    return ctypes.string_at(0)", "ended the kernel"),
     "leaves": (DOUBLE + "raise SystemExit", ""),
     "silent": ("get_ipython().showtraceback = lambda *a, **k: None\n" + DOUBLE + "return 4", ""),
     "flood": (DOUBLE + "for i in range(20_000):\n        print('x' * 500)\n    return 5", ""),
-    "deletes": (DOUBLE + "import shutil\n    shutil.rmtree(OUT, ignore_errors=False)", "not allowed"),
+    "deletes": (
+        DOUBLE + "import shutil\n    shutil.rmtree(OUT, ignore_errors=False)",
+        "not allowed",
+    ),
     "spies": (DOUBLE + "text = open(SOURCE).read()\n    return 2 * x", "not allowed"),
-    "starts": (DOUBLE + "import subprocess\n    subprocess.run(['true'])\n    return 2 * x", "not allowed"),
+    "starts": (
+        DOUBLE + "import subprocess\n    subprocess.run(['true'])\n    return 2 * x",
+        "not allowed",
+    ),
     "points": (DOUBLE + "get_ipython().displayhook(1000)\n    raise ValueError", ""),
     "typed-in": (DOUBLE + "return 4", ""),
 }
@@ -85,7 +137,9 @@ def graded(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Grade], 
     (student_version,) = release(folder / "released", source)
     here = folder / "in"
     for name, (answer, _) in BAD.items():
-        answer = answer.replace("OUT", repr(str(out))).replace("SOURCE", repr(str(source / "toy" / "toy.ipynb")))
+        answer = answer.replace("OUT", repr(str(out))).replace(
+            "SOURCE", repr(str(source / "toy" / "toy.ipynb"))
+        )
         hand_in(here, student_version, name, RIGHT | {"part1": answer})
     hand_in(here, student_version, "empty", {})
     hand_in(here, student_version, "right", RIGHT)
@@ -95,11 +149,19 @@ def graded(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Grade], 
         for cell in notebook.cells:
             if marks(cell).get("grade") and cell.cell_type == "code":
                 cell.source, cell.metadata.nbgrader["points"] = "pass", 100
-        notebook.cells.append(new_code_cell(notebook.cells[2].source, metadata=notebook.cells[2].metadata))
+        notebook.cells.append(
+            new_code_cell(notebook.cells[2].source, metadata=notebook.cells[2].metadata)
+        )
 
     hand_in(here, student_version, "meddler", {"part1": "def double(x):\n    return 0"}, meddle)
     hand_in(here, student_version, "deleter", RIGHT, lambda notebook: notebook.cells.pop(3))
-    hand_in(here, student_version, "helper-cell", RIGHT | {"part1": DOUBLE + "return own(x)"}, lambda notebook: notebook.cells.insert(2, new_code_cell("def own(x):\n    return x * 2")))
+    hand_in(
+        here,
+        student_version,
+        "helper-cell",
+        RIGHT | {"part1": DOUBLE + "return own(x)"},
+        lambda notebook: notebook.cells.insert(2, new_code_cell("def own(x):\n    return x * 2")),
+    )
     (here / "broken").mkdir()
     (here / "broken" / "toy.ipynb").write_text("{ this is no notebook", encoding="utf-8")
     grades = grade_all(here, out, Run(limits=None, memory_bytes=2**30), source=source)
@@ -116,7 +178,9 @@ def test_bad_code_loses_its_part_and_the_rest_is_graded(graded, student: str) ->
 def test_right_answers_get_all_points_whoever_came_before(graded) -> None:
     for student in ("right", "zoe", "helper-cell", "deleter"):
         grade = graded[0][student]
-        assert (grade.points, grade.automatic, grade.total, grade.to_mark) == (3, 3, 8, 1), grade.notes
+        assert (grade.points, grade.automatic, grade.total, grade.to_mark) == (3, 3, 8, 1), (
+            grade.notes
+        )
 
 
 def test_an_empty_or_broken_file_gets_nothing(graded) -> None:
@@ -128,7 +192,9 @@ def test_an_empty_or_broken_file_gets_nothing(graded) -> None:
 def test_changed_checks_and_points_count_as_they_were(graded) -> None:
     grade = graded[0]["meddler"]
     assert (grade.points, grade.automatic) == (0, 3)
-    assert any("was changed" in note for note in grade.notes) and any("twice" in note for note in grade.notes)
+    assert any("was changed" in note for note in grade.notes) and any(
+        "twice" in note for note in grade.notes
+    )
 
 
 def test_there_is_a_table_and_feedback_for_everybody_without_hidden_tests(graded) -> None:
@@ -144,14 +210,25 @@ def test_feedback_made_by_nbgrader_s_own_command_has_no_hidden_tests_either(grad
     course, student = graded[1] / "toy", "right"
     page = course / "feedback" / student / "toy" / "toy.html"
     page.unlink()
-    command = [sys.executable, "-m", "nbgrader", "generate_feedback", "toy", "--student", student, "--force"]
+    command = [
+        sys.executable,
+        "-m",
+        "nbgrader",
+        "generate_feedback",
+        "toy",
+        "--student",
+        student,
+        "--force",
+    ]
     subprocess.run(command, cwd=course, check=True, capture_output=True)
     text = page.read_text(encoding="utf-8")
     assert "twice 2 is 4" in text and "-7.5" not in text and "-22.5" not in text
 
 
 def test_feedback_says_what_happened(graded) -> None:
-    feedback = lambda student: (graded[1] / "toy" / "feedback" / student / "toy" / "toy.html").read_text(encoding="utf-8")
+    feedback = lambda student: (
+        graded[1] / "toy" / "feedback" / student / "toy" / "toy.html"
+    ).read_text(encoding="utf-8")
     assert "took more than 4 seconds" in feedback("endless")
     assert "not allowed while this notebook is graded" in feedback("starts")
     assert "did not run to its end" in feedback("silent") or "AssertionError" in feedback("silent")
@@ -160,11 +237,18 @@ def test_feedback_says_what_happened(graded) -> None:
 def test_grading_refuses_to_run_as_root_unless_told(tmp_path: Path) -> None:
     if os.geteuid() != 0:
         pytest.skip("not root")
-    result = subprocess.run([sys.executable, "-m", "assignments.tools.grade", str(tmp_path)], cwd=ROOT, capture_output=True, text=True)
+    result = subprocess.run(
+        [sys.executable, "-m", "assignments.tools.grade", str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
     assert result.returncode == 1 and "not trusted" in result.stderr
 
 
-def test_a_kernel_that_runs_as_another_user_cannot_reach_the_grader_natively(tmp_path: Path) -> None:
+def test_a_kernel_that_runs_as_another_user_cannot_reach_the_grader_natively(
+    tmp_path: Path,
+) -> None:
     """Around the refusals, with the C library: the operating system says no."""
     try:
         subprocess.run([sys.executable, "-c", ""], user="nobody", check=True)
@@ -175,7 +259,9 @@ def test_a_kernel_that_runs_as_another_user_cannot_reach_the_grader_natively(tmp
     (student_version,) = release(tmp_path / "released", source)
     reach = f"import ctypes\nlibrary = ctypes.CDLL(None)\nprint(library.open({str(source / 'toy' / 'toy.ipynb')!r}.encode(), 0), library.unlink({str(out / 'toy' / 'gradebook.db')!r}.encode()))\n"
     hand_in(tmp_path / "in", student_version, "eve", RIGHT | {"part1": reach + RIGHT["part1"]})
-    (grade,) = grade_all(tmp_path / "in", out, Run(limits=None, memory_bytes=2**30, user="nobody"), source=source)
+    (grade,) = grade_all(
+        tmp_path / "in", out, Run(limits=None, memory_bytes=2**30, user="nobody"), source=source
+    )
     text = (out / "toy" / "autograded" / "eve" / "toy" / "toy.ipynb").read_text(encoding="utf-8")
     assert "-1 -1" in text and grade.points == 3
 
@@ -198,14 +284,36 @@ def test_the_student_versions_hold_no_line_of_a_solution_or_hidden_test(releases
 def test_a_set_is_graded_end_to_end_on_the_embedded_model(releases, tmp_path: Path) -> None:
     """The reference and an empty file, by the command line."""
     here, name = tmp_path / "in", "ps3"
-    answers = {marks(cell).grade_id: cell.source for cell in read_set(name).cells if marks(cell).get("solution")}
+    answers = {
+        marks(cell).grade_id: cell.source
+        for cell in read_set(name).cells
+        if marks(cell).get("solution")
+    }
     student_version = next(path for path in releases if path.stem == name)
     hand_in(here, student_version, "ada", answers)
     hand_in(here, student_version, "bob", {})
-    command = [sys.executable, "-m", "assignments.tools.grade", str(here), "--out", str(tmp_path / "out"), "--allow-root", "--time-factor", "4"]
+    command = [
+        sys.executable,
+        "-m",
+        "assignments.tools.grade",
+        str(here),
+        "--out",
+        str(tmp_path / "out"),
+        "--allow-root",
+        "--time-factor",
+        "4",
+    ]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     with (tmp_path / "out" / "grades.csv").open(encoding="utf-8") as file:
         rows = {row["student"]: row for row in csv.DictReader(file)}
-    assert (float(rows["ada"]["points"]), rows["ada"]["to_mark"], rows["ada"]["notes"]) == (20, "2", "")
-    assert (float(rows["bob"]["points"]), rows["bob"]["to_mark"], rows["bob"]["notes"]) == (0, "0", "")
+    assert (float(rows["ada"]["points"]), rows["ada"]["to_mark"], rows["ada"]["notes"]) == (
+        20,
+        "2",
+        "",
+    )
+    assert (float(rows["bob"]["points"]), rows["bob"]["to_mark"], rows["bob"]["notes"]) == (
+        0,
+        "0",
+        "",
+    )

@@ -26,7 +26,18 @@ def test_a_wheel_holds_the_helpers_and_nothing_of_the_assignments(tmp_path: Path
         shutil.copy(ROOT / name, tmp_path)
     for name in ("helpers", "assignments"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
-    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--no-index", "-w", str(tmp_path / "out"), str(tmp_path)]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--no-deps",
+        "--no-build-isolation",
+        "--no-index",
+        "-w",
+        str(tmp_path / "out"),
+        str(tmp_path),
+    ]
     result = subprocess.run(command, capture_output=True, text=True)
     if result.returncode and "setuptools" in result.stderr:
         pytest.skip("the build tool is not installed here")
@@ -59,11 +70,15 @@ def test_publishing_copies_the_releases_and_links_them(tmp_path: Path) -> None:
     import nbformat
 
     nbformat.write(source, releases / "ps1.ipynb")
-    (site / "assignments.html").write_text('<p>a</p><div id="assignment-releases"><p>none</p></div><p>b</p>', encoding="utf-8")
+    (site / "assignments.html").write_text(
+        '<p>a</p><div id="assignment-releases"><p>none</p></div><p>b</p>', encoding="utf-8"
+    )
     for _ in range(2):  # again and again, with the same result
         page = publish(releases, site)
     assert page.read_text(encoding="utf-8").count('href="assignments/ps1.ipynb"') == 1
-    assert "<p>none</p>" not in page.read_text(encoding="utf-8") and "<p>b</p>" in page.read_text(encoding="utf-8")
+    assert "<p>none</p>" not in page.read_text(encoding="utf-8") and "<p>b</p>" in page.read_text(
+        encoding="utf-8"
+    )
     assert (site / "assignments" / "ps1.ipynb").is_file()
 
 
@@ -73,7 +88,11 @@ def test_a_set_states_its_points_and_minutes_and_has_no_widget(name: str) -> Non
     points = [marks(cell).points for cell in notebook.cells if marks(cell).get("grade")]
     assert sum(points) == 30
     head = notebook.cells[0].source
-    rows = [line.split("|") for line in head.splitlines() if line.startswith("| ") and "★" in line and "Difficulty" not in line]
+    rows = [
+        line.split("|")
+        for line in head.splitlines()
+        if line.startswith("| ") and "★" in line and "Difficulty" not in line
+    ]
     assert sum(int(row[4]) for row in rows) == 30 and sum(int(row[3]) for row in rows) == 120
     assert not any("widget" in cell.source or "interact" in cell.source for cell in notebook.cells)
     assert 10 <= limits(notebook).cell_seconds < limits(notebook).total_seconds

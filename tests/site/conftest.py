@@ -77,10 +77,19 @@ def site() -> Path:
     if given := os.environ.get("BOOK_SITE"):
         return Path(given).resolve()
     out = ROOT / "_build" / "smoke"  # apart from the reader's site, whose results stay valid
-    command = [sys.executable, "-m", "helpers.build", "--out", str(out)]
-    result = subprocess.run(command, cwd=ROOT, env={**os.environ, "BOOK_PROFILE": "smoke"}, capture_output=True, text=True)
+    command = [sys.executable, "-m", "book._ext.build", "--out", str(out)]
+    result = subprocess.run(
+        command,
+        cwd=ROOT,
+        env={**os.environ, "BOOK_PROFILE": "smoke"},
+        capture_output=True,
+        text=True,
+    )
     if result.returncode:
-        pytest.fail(f"the site could not be built:\n{result.stdout[-4000:]}\n{result.stderr[-8000:]}", pytrace=False)
+        pytest.fail(
+            f"the site could not be built:\n{result.stdout[-4000:]}\n{result.stderr[-8000:]}",
+            pytrace=False,
+        )
     return out / "_build" / "html"
 
 
@@ -131,10 +140,19 @@ def watch(context: BrowserContext, own: tuple[str, ...]) -> tuple[Page, Visit]:
 
     page = context.new_page()
     page.route("**/*", decide)
-    page.on("console", lambda message: message.type == "error" and seen.console.append(message.text))
+    page.on(
+        "console", lambda message: message.type == "error" and seen.console.append(message.text)
+    )
     page.on("pageerror", lambda error: seen.console.append(str(error)))
-    page.on("requestfailed", lambda request: seen.failed.append(f"{request.url}: {request.failure}"))
-    page.on("response", lambda response: response.status >= 400 and seen.failed.append(f"{response.url}: {response.status}"))
+    page.on(
+        "requestfailed", lambda request: seen.failed.append(f"{request.url}: {request.failure}")
+    )
+    page.on(
+        "response",
+        lambda response: (
+            response.status >= 400 and seen.failed.append(f"{response.url}: {response.status}")
+        ),
+    )
     return page, seen
 
 
@@ -150,7 +168,9 @@ def visit(browser: Browser, site: Path, server: str, address) -> Callable[[str, 
         page, seen = watch(window(width), (site.as_uri(), server))
         page.goto(address(name, scheme), wait_until="load")
         seen.facts = page.evaluate(FACTS)
-        page.wait_for_timeout(200)  # milliseconds, in which a script that asks for something late is still caught
+        page.wait_for_timeout(
+            200
+        )  # milliseconds, in which a script that asks for something late is still caught
         page.close()
         return seen
 

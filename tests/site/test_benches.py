@@ -58,8 +58,12 @@ def page(lab: str, browser) -> Iterator[Page]:
         page = context.new_page()
         page.set_default_timeout(PATIENCE)
         page.goto(f"{lab}/lab/tree/benches.ipynb")
-        page.locator(".jp-NotebookPanel .jp-CodeCell").first.wait_for()  # the menu has no entries for notebooks before
-        page.get_by_text("Python 3 (ipykernel) | Idle").wait_for()  # else JupyterLab asks which kernel to take
+        page.locator(
+            ".jp-NotebookPanel .jp-CodeCell"
+        ).first.wait_for()  # the menu has no entries for notebooks before
+        page.get_by_text(
+            "Python 3 (ipykernel) | Idle"
+        ).wait_for()  # else JupyterLab asks which kernel to take
         page.get_by_role("menuitem", name="Run", exact=True).click()
         page.locator(".lm-Menu-itemLabel", has_text=re.compile("^Run All Cells$")).click()
         expect(page.get_by_role("button", name="Read the heads")).to_be_visible(timeout=PATIENCE)
@@ -107,7 +111,9 @@ def test_stop_ends_a_fit(page: Page) -> None:
 
 def test_an_observable_ranks_heads_and_a_step_moves_it(page: Page) -> None:
     page.get_by_role("button", name="Read the heads").click()
-    expect(page.locator("[role=status]", has_text="feature vectors of")).to_be_visible(timeout=PATIENCE)
+    expect(page.locator("[role=status]", has_text="feature vectors of")).to_be_visible(
+        timeout=PATIENCE
+    )
     now = page.locator("[role=status]", has_text="nats, with")
     expect(now).to_contain_text("+0.0 times", timeout=PATIENCE)
     page.get_by_role("slider").last.focus()

@@ -72,7 +72,9 @@ def test_some_page_has_mathematics(visit) -> None:
 
 def test_describes_its_pictures(visit, page: str) -> None:
     for image in visit(page, WIDTHS[1], "file").facts["images"]:
-        assert len(image["alt"].split()) > 1 and not re.search(r"\.(png|svg|jpe?g|gif)$", image["alt"]), image
+        assert len(image["alt"].split()) > 1 and not re.search(
+            r"\.(png|svg|jpe?g|gif)$", image["alt"]
+        ), image
 
 
 def test_has_title_language_icon_and_one_heading(visit, page: str) -> None:
@@ -91,7 +93,9 @@ def test_each_page_has_a_description_of_its_own(visit) -> None:
 def test_is_light(visit, page: str) -> None:
     """Two megabytes in all, of which about a third is code and fonts that every page shares."""
     facts = visit(page, WIDTHS[1], "http").facts
-    assert facts["bytes"]["shared"] > 0.1 * MEGABYTE and facts["bytes"]["own"] > 0.01 * MEGABYTE, "something was counted"
+    assert facts["bytes"]["shared"] > 0.1 * MEGABYTE and facts["bytes"]["own"] > 0.01 * MEGABYTE, (
+        "something was counted"
+    )
     assert facts["bytes"]["shared"] + facts["bytes"]["own"] < 2 * MEGABYTE
 
 
@@ -99,8 +103,12 @@ def test_loads_nothing_that_it_does_not_use(visit, page: str) -> None:
     """The whole of the theme's icon font comes where one icon is missing in ours (book/_assets/README.md)."""
     facts = visit(page, WIDTHS[1], "http").facts
     assert facts["loaded"]
-    assert not [name for name in facts["loaded"] if re.search(r"katex\.min\.js|searchindex|fa-solid", name)]
-    assert not facts["widgets"], "the site does not carry the code of widgets, which would do nothing without a kernel"
+    assert not [
+        name for name in facts["loaded"] if re.search(r"katex\.min\.js|searchindex|fa-solid", name)
+    ]
+    assert not facts["widgets"], (
+        "the site does not carry the code of widgets, which would do nothing without a kernel"
+    )
 
 
 def test_no_chapter_held_more_than_6_gb(site: Path) -> None:

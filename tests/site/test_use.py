@@ -115,7 +115,9 @@ def test_figures_keep_their_white_ground_in_dark_mode(opened) -> None:
 def test_axe_finds_no_serious_fault(opened, name: str, scheme: str) -> None:
     page, _ = opened(name, color_scheme=scheme)
     # A colour that is still on its way to the scheme's own is not what a reader sees.
-    page.evaluate("() => Promise.all(document.getAnimations().map(animation => animation.finished))")
+    page.evaluate(
+        "() => Promise.all(document.getAnimations().map(animation => animation.finished))"
+    )
     # Only colours differ between the two.
     options = {} if scheme == "light" else {"runOnly": ["color-contrast"]}
     faults = [
@@ -145,17 +147,25 @@ def test_a_copied_formula_is_its_tex(opened) -> None:
     assert copied[0] == f"${copied[1]}$"
 
 
-def test_the_scorecard_narrows_to_one_verdict_and_is_whole_without_script(opened, site: Path) -> None:
+def test_the_scorecard_narrows_to_one_verdict_and_is_whole_without_script(
+    opened, site: Path
+) -> None:
     with (site / "scorecard.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     held = [row["id"] for row in rows if row["verdict"] == "holds"]
     visible = "rows => rows.filter(row => row.checkVisibility()).map(row => row.querySelector('strong').textContent)"
     page, _ = opened("scorecard", java_script_enabled=False)
-    assert page.locator("table.scorecard tbody tr").count() == len(rows) and not page.locator(".scorecard-filter").is_visible()
+    assert (
+        page.locator("table.scorecard tbody tr").count() == len(rows)
+        and not page.locator(".scorecard-filter").is_visible()
+    )
     page, _ = opened("scorecard")
     choice = page.locator(".scorecard-filter select[data-filter=verdict]")
     choice.focus()
     page.keyboard.press("ArrowDown")
     assert choice.input_value() == "holds"
     assert page.eval_on_selector_all("table.scorecard tbody tr", visible) == held
-    assert page.locator(".scorecard-filter output").text_content() == f"{len(held)} of {len(rows)} results"
+    assert (
+        page.locator(".scorecard-filter output").text_content()
+        == f"{len(held)} of {len(rows)} results"
+    )

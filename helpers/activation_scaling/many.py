@@ -1,0 +1,223 @@
+"""Fit many settings in one batch: what a single fit leaves idle of a GPU, fits of other objectives, rates and seeds fill.
+
+Every setting has parameters, an objective and an Adam of its own, and no row of the batch sees another: the results are
+those of single fits. How many settings a batch holds is a matter of memory alone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from copy import deepcopy
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.func import functional_call
+from transformer_lens.model_bridge import TransformerBridge
+
+from helpers.activation_scaling.fitting import Fit, all_finite, check_options, not_finite
+from helpers.activation_scaling.interventions import Intervention
+from helpers.activation_scaling.objective import Objective
+from helpers.models.prefix import Runs
+from helpers.models.run import last_logits
+from helpers.prompts.prompts import Prompts
+
+CPU_AT_ONCE = (
+    4  # enough that the weights, read once a batch, weigh little; and a CPU's memory is everybody's
+)
+SPARE = 0.8  # share of the free memory that the estimate fills: the allocator loses some between its blocks
+
+
+@dataclass(frozen=True)
+class Job:
+    """One setting: what is fitted, on which objective, how fast, from which start. See ``helpers.activation_scaling.fitting.fit``."""
+
+    intervention: Intervention
+    objective: Objective
+    learning_rate: float
+    seed: int = 0
+    initial_std: float = 1e-5
+
+
+Result = Fit | FloatingPointError
+
+
+@dataclass(frozen=True)
+class Many:
+    """What came of many fits.
+
+    Attributes:
+        results: a fit for each job, in their order; for one that failed its error, and its θ is at the last finite value.
+        at_once: how many settings shared a batch in the end.
+        peak: most bytes of GPU memory in use at a time, weights included; None on other devices.
+    """
+
+    results: list[Result]
+    at_once: int
+    peak: int | None
+
+
+def fit_many(
+    model: TransformerBridge,
+    jobs: Sequence[Job],
+    prompts: Prompts,
+    *,
+    epochs: int = 25,
+    at_once: int | None = None,
+    on_result: Callable[[int, Result], None] | None = None,
+) -> Many:
+    """Fit each job's intervention in place, as ``helpers.activation_scaling.fitting.fit`` does with all prompts in every step.
+
+    Args:
+        model: frozen.
+        jobs: settings; their interventions are of one class and act at the same points, each an object of its own.
+        prompts: training prompts of all of them.
+        epochs: steps, of all prompts each.
+        at_once: settings in a batch; None takes what memory there is for (on a CPU four). Halved when memory runs out.
+        on_result: called with the number of a job and what came of it, as soon as its batch is done.
+
+    Raises:
+        ValueError: no job; interventions that differ in class or points, or one that is given twice; options that
+            ``fit`` refuses.
+        RuntimeError: memory runs out with one setting alone.
+    """
+    _check(jobs, prompts, epochs)
+    cuda = prompts.tokens.is_cuda
+    if cuda:
+        torch.cuda.reset_peak_memory_stats(prompts.tokens.device)
+    size = min(at_once or room(model, jobs[0], prompts), len(jobs))
+    results: list[Result] = []
+    while len(results) < len(jobs):
+        group = jobs[len(results) : len(results) + size]
+        try:
+            done = _fit_group(model, group, prompts, epochs)
+        except RuntimeError as error:
+            if not out_of_memory(error) or len(group) == 1:
+                raise
+            size = len(group) // 2
+        else:
+            for number, result in enumerate(done, start=len(results)):
+                if on_result is not None:
+                    on_result(number, result)
+            results += done
+            continue
+        if cuda:
+            torch.cuda.empty_cache()  # only here: inside the handler the error still holds on to the failed step
+    return Many(
+        results, size, torch.cuda.max_memory_allocated(prompts.tokens.device) if cuda else None
+    )
+
+
+def room(model: TransformerBridge, job: Job, prompts: Prompts) -> int:
+    """How many settings like this one memory has room for: what a step of one takes, against what is free."""
+    device = prompts.tokens.device
+    if device.type != "cuda":
+        return CPU_AT_ONCE
+    before = torch.cuda.memory_allocated(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    _fit_group(model, [deepcopy(job)], prompts, epochs=1)
+    one = torch.cuda.max_memory_allocated(device) - before
+    torch.cuda.empty_cache()
+    return max(1, int(SPARE * torch.cuda.mem_get_info(device)[0] / one))
+
+
+def out_of_memory(error: RuntimeError) -> bool:
+    """Whether an error says so; a CUDA device has a class for it, the CPU only words."""
+    said = str(error).lower()
+    return (
+        isinstance(error, torch.cuda.OutOfMemoryError)
+        or "out of memory" in said
+        or "can't allocate memory" in said
+    )
+
+
+def _check(jobs: Sequence[Job], prompts: Prompts, epochs: int) -> None:
+    if not jobs:
+        raise ValueError("there is no job to fit.")
+    interventions = [job.intervention for job in jobs]
+    if len({(type(intervention), intervention.points) for intervention in interventions}) > 1:
+        raise ValueError(
+            "interventions that are fitted together must be of one class and have the same points."
+        )
+    if len(set(map(id, interventions))) < len(jobs):
+        raise ValueError("an intervention is given twice: every job needs one of its own.")
+    for job in jobs:
+        check_options(learning_rate=job.learning_rate, epochs=epochs)
+    interventions[0].check_tokens(prompts.tokens)
+
+
+def _fit_group(
+    model: TransformerBridge, jobs: Sequence[Job], prompts: Prompts, epochs: int
+) -> list[Result]:
+    start = time.perf_counter()
+    for job in jobs:
+        job.intervention.to(prompts.tokens.device)
+        job.intervention.reset(job.seed, job.initial_std)
+    with torch.no_grad():
+        unsteered = last_logits(model, prompts.tokens)
+    runs = Runs.of(model, prompts.tokens, jobs[0].intervention.first())
+    optimizers = [
+        torch.optim.Adam(job.intervention.parameters(), lr=job.learning_rate) for job in jobs
+    ]
+    histories: list[list[dict[str, float]]] = [[] for _ in jobs]
+    failed: dict[int, FloatingPointError] = {}
+    for epoch in range(epochs):
+        logits = _logits(model, [job.intervention for job in jobs], runs)
+        terms = [
+            job.objective.terms(
+                job.intervention.vec(), plus, minus, unsteered, prompts.correct, prompts.wrong
+            )
+            for job, (plus, minus) in zip(jobs, logits)
+        ]
+        for optimizer in optimizers:
+            optimizer.zero_grad()
+        (-torch.stack([term["psi"] for term in terms]).sum()).backward()
+        finite = torch.stack(
+            [all_finite(job.intervention, term["psi"]) for job, term in zip(jobs, terms)]
+        ).tolist()
+        values = torch.stack(
+            [torch.stack([*term.values()]) for term in terms]
+        ).tolist()  # read once: a GPU waits for it
+        for index, optimizer in enumerate(optimizers):
+            said = dict(zip(terms[index], values[index]))
+            if index in failed:
+                continue
+            if finite[index]:
+                optimizer.step()
+                histories[index].append({"epoch": epoch, **said})
+            else:
+                failed[index] = not_finite(said)
+    seconds = (time.perf_counter() - start) / len(jobs)
+    return [
+        failed.get(index) or Fit(job.intervention, job.objective, history, seconds)
+        for index, (job, history) in enumerate(zip(jobs, histories))
+    ]
+
+
+def _logits(
+    model: TransformerBridge, interventions: Sequence[Intervention], runs: Runs
+) -> Float[Tensor, "job sign prompt d_vocab"]:
+    """Last-position logits of all prompts for every intervention, at β = 1 and −1, in one batch."""
+    first, n_jobs = interventions[0], len(interventions)
+    theta = {
+        f"theta.{site}": torch.stack([intervention.theta[site] for intervention in interventions])
+        for site in first.points.sites
+    }
+    signs = next(iter(theta.values())).new_tensor([1.0, -1.0])
+
+    def steered(n: int, at: slice) -> AbstractContextManager:
+        def change(h: Tensor, site: str, layer: int) -> Tensor:
+            beta = signs.repeat_interleave(n).view(-1, *[1] * (h.ndim - 1))
+
+            def edit(parameters: dict[str, Tensor], rows: Tensor) -> Tensor:
+                return functional_call(first, parameters, (model, rows, site, layer, beta))
+
+            return torch.vmap(edit)(theta, h.unflatten(0, (n_jobs, -1))).flatten(0, 1)
+
+        return first.hooked(model, change, at)
+
+    rows = torch.arange(len(runs.tokens), device=runs.tokens.device)
+    return runs.logits(model, steered, 2 * n_jobs, rows).unflatten(0, (n_jobs, 2))

@@ -1,0 +1,170 @@
+"""The three-term objective of the activation-scaling paper, and its evaluation: effectiveness, faithfulness, minimality.
+
+Each term is at most 0 and best at 0 (Eq. 6 to 9). Logits are those of the last position, in nats.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn.functional import kl_div
+from transformer_lens.model_bridge import TransformerBridge
+
+from helpers.activation_scaling.interventions import Intervention, steered_logits
+from helpers.models.run import last_logits
+from helpers.prompts.prompts import Prompts
+
+Logits = Float[Tensor, "batch d_vocab"]
+Answers = Int[Tensor, " batch"]
+
+NEGLIGIBLE = 0.01  # |θ| below this counts as zero (section 3.4)
+
+
+def logit_diff(
+    logits: Float[Tensor, "*beta batch d_vocab"], correct: Answers, wrong: Answers
+) -> Float[Tensor, "*beta batch"]:
+    """Logit of the correct minus logit of the wrong answer.
+
+    Example:
+        Two prompts, and a vocabulary of three:
+
+        >>> logits = torch.tensor([[2.0, 0.5, 1.0], [0.0, 3.0, 1.0]])
+        >>> logit_diff(logits, correct=torch.tensor([0, 0]), wrong=torch.tensor([1, 1]))
+        tensor([ 1.5000, -3.0000])
+    """
+    row = torch.arange(logits.shape[-2], device=logits.device)
+    return logits[..., row, correct] - logits[..., row, wrong]
+
+
+def effectiveness(
+    plus: Logits, minus: Logits, correct: Answers, wrong: Answers, margin: float = 0.0
+) -> Float[Tensor, ""]:
+    """E_m, Eq. 6: how far the answers are from being swapped, by a margin, at β = 1 (plus) and β = −1 (minus).
+
+    0 when at β = 1 the correct answer leads by at least the margin and at β = −1 the wrong one does, on every prompt.
+
+    Example:
+        At β = −1 the correct answer still leads, by 1 nat:
+
+        >>> plus, minus = torch.tensor([[2.0, 0.0]]), torch.tensor([[1.0, 0.0]])
+        >>> effectiveness(plus, minus, correct=torch.tensor([0]), wrong=torch.tensor([1]))
+        tensor(-1.)
+    """
+    lead_plus = logit_diff(plus, correct, wrong) - margin
+    lead_minus = -logit_diff(minus, correct, wrong) - margin
+    return (lead_plus.clamp_max(0) + lead_minus.clamp_max(0)).mean()
+
+
+def faithfulness(plus: Logits, minus: Logits, base: Logits) -> Float[Tensor, ""]:
+    """F, Eq. 7: minus the KL divergences of the steered from the base distribution, summed over β = ±1, mean over prompts.
+
+    Example:
+        >>> base, plus = torch.tensor([[0.5, 0.5]]).log(), torch.tensor([[0.9, 0.1]]).log()
+        >>> faithfulness(plus, base + 5, base)  # a number added to all changes nothing
+        tensor(-0.3681)
+    """
+    log_base = base.log_softmax(-1)
+    # kl_div(input, target) is KL(target ‖ input): the steered distribution is the first argument of Eq. 7's divergence.
+    kl = sum(
+        kl_div(log_base, steered.log_softmax(-1), log_target=True, reduction="none").sum(-1)
+        for steered in (plus, minus)
+    )
+    return -kl.mean()
+
+
+def minimality(theta: Float[Tensor, " n_parameters"], p: int) -> Float[Tensor, ""]:
+    """M_p, Eq. 8, for p = 1 (minus the sum of ``|θ|``) and p = 0 (minus the number of ``|θ|`` that are not negligible).
+
+    Example:
+        >>> theta = torch.tensor([0.5, -0.25, 0.001])
+        >>> minimality(theta, 1), minimality(theta, 0)
+        (tensor(-0.7510), tensor(-2))
+    """
+    if p == 1:
+        return -theta.abs().sum()
+    if p == 0:
+        return -(theta.abs() >= NEGLIGIBLE).sum()
+    raise ValueError(f"minimality is defined here for p = 0 and p = 1, not {p}.")
+
+
+@dataclass(frozen=True)
+class Objective:
+    """Ψ = E_m + λ_F·F + λ_M·M_1 (Eq. 9), to be maximised.
+
+    Attributes:
+        margin: m ≥ 0, by how much the answers shall be swapped, in nats.
+        lambda_f, lambda_m: λ_F, λ_M ≥ 0, the weights of faithfulness and minimality.
+    """
+
+    margin: float = 0.0
+    lambda_f: float = 0.0
+    lambda_m: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("margin", "lambda_f", "lambda_m"):
+            value = getattr(self, name)
+            if not 0 <= value < float("inf"):
+                raise ValueError(f"{name} = {value} must be a number of at least 0.")
+
+    def terms(
+        self,
+        theta: Float[Tensor, " n_parameters"],
+        plus: Logits,
+        minus: Logits,
+        base: Logits,
+        correct: Answers,
+        wrong: Answers,
+    ) -> dict[str, Float[Tensor, ""]]:
+        """E_m, F, M_1 and their weighted sum ``psi``."""
+        terms = {
+            "E_m": effectiveness(plus, minus, correct, wrong, self.margin),
+            "F": faithfulness(plus, minus, base),
+            "M_1": minimality(theta, 1),
+        }
+        return terms | {
+            "psi": terms["E_m"] + self.lambda_f * terms["F"] + self.lambda_m * terms["M_1"]
+        }
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Section 3.4: E_0, F and M_0 of an intervention on a set of prompts; each is best at 0.
+
+    Attributes:
+        E0: effectiveness at margin 0, in nats.
+        F: faithfulness, in nats.
+        M0: minus the number of parameters that are not negligible.
+        swapped: share of the prompts that both signs of β swap.
+        n_parameters, n_prompts: sizes.
+    """
+
+    E0: float
+    F: float
+    M0: int
+    swapped: float
+    n_parameters: int
+    n_prompts: int
+
+
+@torch.no_grad()
+def evaluate(
+    model: TransformerBridge, intervention: Intervention, prompts: Prompts, *, batch_size: int = 64
+) -> Evaluation:
+    """Run the prompts with β = 0, 1 and −1, and report the three measures."""
+    base = torch.cat([last_logits(model, chunk) for chunk in prompts.tokens.split(batch_size)])
+    plus, minus = steered_logits(
+        model, prompts.tokens, intervention, [1.0, -1.0], batch_size=batch_size
+    )
+    up, down = (logit_diff(logits, prompts.correct, prompts.wrong) for logits in (plus, minus))
+    theta = intervention.vec()
+    return Evaluation(
+        E0=effectiveness(plus, minus, prompts.correct, prompts.wrong).item(),
+        F=faithfulness(plus, minus, base).item(),
+        M0=int(minimality(theta, 0)),
+        swapped=((up > 0) & (down < 0)).float().mean().item(),
+        n_parameters=theta.numel(),
+        n_prompts=len(prompts),
+    )

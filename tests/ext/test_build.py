@@ -1,0 +1,193 @@
+"""The build forgets the results that a change has made out of date, and no others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nbformat
+import pytest
+from jupyter_cache import get_cache
+from jupyter_cache.base import CacheBundleIn
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+from book._ext import build
+from helpers.settings import Settings
+
+pytestmark = pytest.mark.unit
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch) -> Path:
+    """A book of two chapters: one imports helpers.near, which imports helpers.deep; the other imports helpers.other."""
+    monkeypatch.setattr(build, "SETTINGS", Settings())  # whatever this test run is set to
+    files = {
+        "helpers/__init__.py": "",
+        "helpers/near.py": "from . import deep\n",
+        "helpers/deep.py": "DEPTH = 1\n",
+        "helpers/other.py": "import helpers\n",
+        "helpers/data/table.csv": "a,b\n",
+        "book/results/grid.csv": "a,b\n",
+        "book/results/grid.json": "{}\n",
+        "constraints.txt": "numpy==1\n",
+        "book/_toc.yml": "{format: jb-book, root: one, chapters: [{file: two}]}\n",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    write(tmp_path / "book/one.ipynb", "%matplotlib inline\nfrom helpers import near\n!ls")
+    write(
+        tmp_path / "book/two.ipynb", "import helpers.other as other\ntable = '../results/grid.csv'"
+    )
+    return tmp_path
+
+
+@pytest.fixture
+def results(root: Path):
+    return get_cache(root / "cache")
+
+
+def write(path: Path, code: str, prose: str = "Some words.") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(new_notebook(cells=[new_markdown_cell(prose), new_code_cell(code)]), path)
+
+
+def execute(results, root: Path) -> None:
+    """Do as jupyter-book does: put every notebook that has no result into the cache."""
+    for path in build.notebooks(root):
+        if build.record_of(results, path) is None:
+            notebook = nbformat.read(path, as_version=4)
+            results.cache_notebook_bundle(
+                CacheBundleIn(notebook, str(path), data={"execution_seconds": 1.0}),
+                check_validity=False,
+            )
+
+
+def waiting(results, root: Path) -> set[str]:
+    return {path.stem for path in build.forget_outdated(results, root / "keys.json", root)}
+
+
+@pytest.fixture
+def built(results, root: Path):
+    """The cache after a first build."""
+    assert waiting(results, root) == {"one", "two"}
+    execute(results, root)
+    assert waiting(results, root) == set()
+    return results
+
+
+@pytest.mark.parametrize(
+    ("file", "affected"),
+    [
+        ("helpers/near.py", {"one"}),
+        ("helpers/deep.py", {"one"}),
+        ("helpers/other.py", {"two"}),
+        ("helpers/__init__.py", {"one", "two"}),
+        ("helpers/data/table.csv", {"one", "two"}),
+        ("book/results/grid.csv", {"two"}),
+        ("book/results/grid.json", {"two"}),
+        ("book/results/of-no-chapter.csv", set()),
+        ("constraints.txt", {"one", "two"}),
+    ],
+)
+def test_a_change_runs_again_what_depends_on_it_and_nothing_else(
+    built, root: Path, file: str, affected: set[str]
+) -> None:
+    with (root / file).open("a") as changed:
+        changed.write("# changed\n")
+    assert waiting(built, root) == affected
+    assert len(built.list_cache_records()) == 2 - len(affected)
+
+
+def test_a_table_that_is_recorded_or_taken_away_runs_the_chapter_that_names_it(
+    built, root: Path
+) -> None:
+    (root / "book/results/grid.csv").unlink()
+    assert waiting(built, root) == {"two"}
+    execute(built, root)
+    (root / "book/results/grid.csv").write_text("a,b\n")
+    assert waiting(built, root) == {"two"}
+
+
+def test_a_helper_that_no_chapter_imports_runs_nothing(built, root: Path) -> None:
+    (root / "book/_ext/build.py").write_text("")
+    assert waiting(built, root) == set()
+
+
+@pytest.mark.parametrize("change", [{"profile": "smoke"}, {"model": "gpt2"}, {"seed": 1}])
+def test_other_settings_run_everything_again(built, root: Path, monkeypatch, change: dict) -> None:
+    monkeypatch.setattr(build, "SETTINGS", Settings(**change))
+    assert waiting(built, root) == {"one", "two"}
+
+
+def test_another_device_runs_everything_again(built, root: Path, monkeypatch) -> None:
+    monkeypatch.setattr(build, "device_name", lambda: "cuda:7")
+    assert waiting(built, root) == {"one", "two"}
+
+
+def test_new_code_runs_its_chapter_and_new_prose_does_not(built, root: Path) -> None:
+    write(
+        root / "book/two.ipynb",
+        "import helpers.other as other\ntable = '../results/grid.csv'",
+        prose="Other words.",
+    )
+    assert waiting(built, root) == set()
+    write(root / "book/two.ipynb", "import helpers.other as o")
+    assert waiting(built, root) == {"two"}
+
+
+def test_an_earlier_text_does_not_bring_back_a_result_of_older_helpers(built, root: Path) -> None:
+    write(root / "book/two.ipynb", "import helpers.other as o")
+    waiting(built, root)
+    execute(built, root)
+    (root / "helpers/other.py").write_text("CHANGED = True\n")
+    waiting(built, root)
+    execute(built, root)
+    write(root / "book/two.ipynb", "import helpers.other as other\ntable = '../results/grid.csv'")
+    assert waiting(built, root) == {"two"}
+
+
+def test_a_chapter_that_failed_waits_again(built, root: Path) -> None:
+    built.remove_cache(
+        build.record_of(built, root / "book/one.ipynb").pk
+    )  # failed results are never cached
+    assert waiting(built, root) == {"one"}
+
+
+def test_a_notebook_that_is_not_in_the_table_of_contents_is_no_chapter(built, root: Path) -> None:
+    write(root / "book/draft.ipynb", "1")
+    assert waiting(built, root) == set()
+
+
+def test_a_broken_keys_file_trusts_nothing(built, root: Path) -> None:
+    (root / "keys.json").write_text("{")
+    assert waiting(built, root) == {"one", "two"}
+
+
+def test_a_chapter_that_is_no_python_is_left_to_fail_in_its_kernel(built, root: Path) -> None:
+    write(root / "book/two.ipynb", "this is no python")
+    assert waiting(built, root) == {"two"}
+
+
+@pytest.mark.parametrize(
+    ("source", "package", "found"),
+    [
+        ("import helpers.a, os", "", {"helpers.a", "os"}),
+        ("from helpers import a", "", {"helpers", "helpers.a"}),
+        ("from helpers.a import f", "", {"helpers.a", "helpers.a.f"}),
+        ("from .a import f", "helpers", {"helpers.a", "helpers.a.f"}),
+        ("from . import a", "helpers", {"helpers", "helpers.a"}),
+        ("def f():\n    import helpers.late", "", {"helpers.late"}),
+    ],
+)
+def test_imports_are_found_in_all_their_forms(source: str, package: str, found: set[str]) -> None:
+    assert build.imported_modules(source, package) == found
+
+
+def test_a_device_that_is_not_there_is_refused(monkeypatch) -> None:
+    monkeypatch.setattr(build, "SETTINGS", Settings(device="cuda:99"))
+    build.device_name.cache_clear()
+    try:
+        with pytest.raises(ValueError, match="cuda:99"):
+            build.device_name()
+    finally:
+        build.device_name.cache_clear()

@@ -1,0 +1,99 @@
+"""Settings: read in one place, refused when unknown."""
+
+from __future__ import annotations
+
+from dataclasses import FrozenInstanceError
+
+import pytest
+import torch
+from transformer_lens.model_bridge import TransformerBridge
+
+from helpers.models.load import load_model, resolve_device
+from helpers.settings import MODEL_NAMES, Settings, hub_name
+
+pytestmark = pytest.mark.unit
+
+
+def test_an_empty_environment_gives_the_embedded_model_and_the_default_profile():
+    settings = Settings.from_environment({"BOOK_MODEL": "", "HOME": "/"})
+    assert (settings.model, settings.device, settings.profile, settings.seed) == (
+        "smollm2",
+        "auto",
+        "default",
+        0,
+    )
+
+
+def test_variables_set_what_they_name(tmp_path):
+    given = {
+        "BOOK_MODEL": "gpt2",
+        "BOOK_DEVICE": "cuda:1",
+        "BOOK_PROFILE": "paper",
+        "BOOK_SEED": "7",
+        "BOOK_CACHE": str(tmp_path),
+        "BOOK_PROGRESS": "off",
+    }
+    settings = Settings.from_environment(given)
+    assert (settings.model, settings.device, settings.profile) == ("gpt2", "cuda:1", "paper")
+    assert settings.cache == tmp_path and settings.progress == "off" and settings.scheduler == ""
+    for address in ("tcp://127.0.0.1:8786", "tls://node-3:8786", "local:2"):
+        assert Settings.from_environment({"BOOK_SCHEDULER": address}).scheduler == address
+    assert str(settings) == "model gpt2 · device cuda:1 · profile paper · seed 7"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("BOOK_PROFILE", "quick"),
+        ("BOOK_DEVICE", "gpu"),
+        ("BOOK_MODEL", "gpt5-xxl"),
+        ("BOOK_PROGRESS", "on"),
+        *[("BOOK_SEED", seed) for seed in ("-1", "1.5", "two", "2147483648")],
+        *[
+            ("BOOK_SCHEDULER", address)
+            for address in ("localhost", "tcp://host", "http://host:8786", "local:0", "local:two")
+        ],
+    ],
+)
+def test_unknown_values_are_refused_by_name(variable, value):
+    with pytest.raises(ValueError, match=value):
+        Settings.from_environment({variable: value})
+
+
+def test_settings_are_frozen():
+    with pytest.raises(FrozenInstanceError):
+        Settings().profile = "paper"
+
+
+@pytest.mark.parametrize(("profile", "value"), [("smoke", 1), ("default", 2), ("paper", 3)])
+def test_a_profile_picks_its_value(profile, value):
+    assert Settings(profile=profile).pick(smoke=1, default=2, paper=3) == value
+
+
+def test_the_papers_models_and_any_name_of_transformer_lens_are_known():
+    assert {"smollm2", "gpt2", "gpt2-xl", "pythia-1.4b", "gpt-neo-1.3b"} <= set(MODEL_NAMES)
+    assert hub_name("pythia-70m") == "EleutherAI/pythia-70m"
+
+
+@pytest.mark.parametrize("name", ["cuda:99", "mps"])
+def test_a_device_that_is_not_there_is_an_error_before_any_loading(name, monkeypatch):
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(ValueError, match=f"device '{name}' is not there"):
+        load_model("smollm2", device=name)
+
+
+def test_a_hub_out_of_reach_is_said_with_what_to_do(monkeypatch):
+    def unreachable(*args, **kwargs):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(TransformerBridge, "boot_transformers", unreachable)
+    with pytest.raises(
+        ConnectionError, match="BOOK_MODEL=smollm2, which needs no hub.*no route to host"
+    ):
+        load_model("gpt2", device="cpu")
+
+
+def test_auto_takes_cuda_exactly_when_it_is_there(monkeypatch):
+    for there, kind in ((True, "cuda"), (False, "cpu")):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda there=there: there)
+        assert resolve_device("auto").type == kind
