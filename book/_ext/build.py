@@ -78,7 +78,7 @@ def helper_files(modules: set[str], root: Path) -> set[Path]:
         for path in (root / "helpers/__init__.py", root / (name.replace(".", "/") + ".py")):
             if path.is_file() and path not in files:
                 files.add(path)
-                waiting += imported_modules(path.read_text(encoding="utf-8"), package="helpers")
+                waiting += imported_modules(path.read_text(encoding="utf-8"), package=name.rpartition(".")[0])
     return files
 
 

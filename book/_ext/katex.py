@@ -25,7 +25,7 @@ from sphinx.util.math import get_node_equation_number
 from sphinx.writers.html5 import HTML5Translator
 
 logger = logging.getLogger(__name__)
-KATEX = Path(__file__).resolve().parents[1] / "book" / "_assets" / "katex" / "katex.min.js"
+KATEX = Path(__file__).resolve().parents[1] / "_assets" / "katex" / "katex.min.js"
 # strict: what LaTeX would not take is an error here too.
 DRAW = "katex.renderToString(dukpy.tex, {displayMode: dukpy.display, strict: 'error'})"
 # Tokens that both styles of the book (_config.yml) draw in the colour of the text around them: a quarter of a page's weight.

@@ -140,7 +140,7 @@ def test_the_command_goes_on_with_what_an_import_of_the_module_has_computed(
     subprocess.run(
         command,
         check=True,
-        cwd=Path(grid.__file__).parents[1],
+        cwd=Path(grid.__file__).parents[2],
         env=os.environ | {"BOOK_CACHE": str(tmp_path)},
     )
     assert len(kept) == 4 and sorted((tmp_path / "sweeps").glob("*.json")) == kept

@@ -122,7 +122,7 @@ def test_another_run_s_verdicts_are_compared_where_both_have_one():
 
 @pytest.mark.parametrize(
     "path",
-    sorted(Path(scorecard_page.__file__).parents[1].glob("book/scorecards/*.csv")),
+    sorted(Path(scorecard_page.__file__).parents[1].glob("scorecards/*.csv")),
     ids=lambda path: path.stem,
 )
 def test_scorecards_of_other_runs_have_a_verdict_for_every_result(path):

@@ -168,7 +168,7 @@ def test_what_helpers_import_is_a_direct_dependency() -> None:
     distributions = metadata.packages_distributions()
     direct = {canonicalize_name(requirement.name) for requirement in DIRECT}
     missing = set()
-    for path in (ROOT / "helpers").glob("*.py"):
+    for path in (ROOT / "helpers").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):
                 names = [alias.name for alias in node.names]
@@ -273,4 +273,4 @@ def test_every_helper_is_in_the_reference() -> None:
         "book._ext.katex",
         "book._ext.descriptions",
     }
-    assert listed == {f"helpers.{path.stem}" for path in (ROOT / "helpers").glob("*.py")} - inner
+    assert listed == {f"helpers.{path.stem}" for path in (ROOT / "helpers").rglob("*.py")} - inner
