@@ -11,7 +11,6 @@ from helpers.activation_scaling.points import Points
 from helpers.models.run import last_logits
 from helpers.models.tokens import PAD
 from helpers.prompts.prompts import Prompts, join, mixed
-from helpers.saving import load, save
 
 pytestmark = pytest.mark.unit
 KINDS = (DynScalar, DynScalarBias, DynScalarHidden)
@@ -187,17 +186,6 @@ def test_gradients_of_theta_are_those_of_finite_differences(tiny, prompts, kind)
         (gradient * direction).sum().item(), rel=2e-2 if rounds(tiny) else 1e-5
     )
     assert abs(slope) > 1e-3
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_saved_dynamic_intervention_reads_back(tiny, prompts, kind, tmp_path):
-    intervention = drawn(kind, tiny)
-    save(intervention, tiny, tmp_path / "dynamic")
-    back = load(tmp_path / "dynamic", tiny)
-    assert type(back) is kind
-    for betas in ([1.0], [-1.0]):
-        a, b = (steered_logits(tiny, prompts.tokens, each, betas) for each in (intervention, back))
-        assert torch.equal(a, b)
 
 
 def test_what_is_tied_to_positions_refuses_prompts_of_mixed_length(tiny, prompts):
