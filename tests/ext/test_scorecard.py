@@ -12,11 +12,11 @@ import pytest
 from bs4 import BeautifulSoup
 from docutils import nodes
 from nbformat.v4 import new_code_cell, new_notebook, new_output
-from test_claims import GOOD
 
 from book._ext import scorecard_page
 from book._ext.scorecard import WHERE, as_csv, as_html, claims_in, counts, read_csv, scorecard
 from helpers.results.claims import VERDICTS, Claim, closing_table
+from tests.results.test_claims import GOOD
 
 pytestmark = pytest.mark.unit
 
