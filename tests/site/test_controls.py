@@ -191,8 +191,8 @@ def test_lists_choose_plane_task_and_method(opened) -> None:  # noqa: F811
 
 @pytest.mark.parametrize("width", WIDTHS)
 def test_without_script_all_plots_and_the_table_of_the_fronts_can_be_read(
-    opened,
-    width: int,  # noqa: F811
+    opened,  # noqa: F811
+    width: int,
 ) -> None:
     page, _ = opened(PARETO, width, java_script_enabled=False)
     figure = page.locator(EXPLORER)
