@@ -17,64 +17,11 @@ from pathlib import Path
 from jupyter_cache.base import JupyterCacheAbstract
 from nbformat import NotebookNode
 
-from helpers.results.claims import MIME, VERDICTS, Claim
+from helpers.results.claims import INVENTORY, MIME, VERDICTS, Claim, sample_size
 
 PAPERS = {"AS": "Activation scaling", "OP": "Observable propagation"}
 MISSING = "missing"
 
-# Where each numbered result stands in its paper. These are the scorecard's rows.
-WHERE = {
-    **{
-        "AS-1": "Fig. 1, 3",
-        "AS-2": "Fig. 3, § 4.3",
-        "AS-3": "Fig. 4",
-        "AS-4": "Fig. 2 left",
-        "AS-5": "Fig. 2 right",
-    },
-    **{
-        "AS-6": "§ 4.2",
-        "AS-7": "§ 4.2",
-        "AS-8": "§ 4.2",
-        "AS-9": "Tab. 2",
-        "AS-10": "Fig. 5",
-        "AS-11": "Fig. 6",
-    },
-    **{
-        "AS-12": "Fig. 7",
-        "AS-13": "Fig. 8",
-        "AS-14": "Fig. 9",
-        "AS-15": "§ 6.1",
-        "AS-16": "Limitations",
-    },
-    **{
-        "OP-1": "Theorem 1",
-        "OP-2": "Lemma 1",
-        "OP-3": "§ 5.1, Fact",
-        "OP-4": "Theorem 2",
-        "OP-5": "§ 4.3.3",
-    },
-    **{
-        "OP-6": "App. A.1, Fig. 6",
-        "OP-7": "App. A.2, Fig. 7",
-        "OP-8": "Tab. 4",
-        "OP-9": "Fig. 1",
-        "OP-10": "§ 6.5",
-    },
-    **{
-        "OP-11": "Fig. 2",
-        "OP-12": "Fig. 3a",
-        "OP-13": "Fig. 3b–c, Tab. 1",
-        "OP-14": "§ 6.8",
-        "OP-15": "Tab. 2",
-    },
-    **{
-        "OP-16": "§ 6.9",
-        "OP-17": "§ 6.10, Fig. 4",
-        "OP-18": "§ 7.2",
-        "OP-19": "§ 7.3, Fig. 5",
-        "OP-20": "Tab. 3",
-    },
-}
 COLUMNS = (
     "id",
     "where",
@@ -98,7 +45,7 @@ class Row:
     """One result: where it stands in its paper, and the claim that a chapter recorded for it, if one did.
 
     Attributes:
-        id: as in ``WHERE``.
+        id: as in ``claims.toml``.
         claim: None where the record is missing.
         page: the chapter, without suffix, relative to ``book/``.
     """
@@ -154,14 +101,14 @@ def scorecard(pages: Mapping[str, NotebookNode]) -> list[Row]:
     recorded: dict[str, Row] = {}
     for page, notebook in pages.items():
         for claim in claims_in(notebook):
-            if claim.id not in WHERE:
+            if claim.id not in INVENTORY:
                 raise ValueError(f"{page} records {claim.id}, which is no result of either paper.")
             if claim.id in recorded:
                 raise ValueError(
                     f"{claim.id} is recorded twice: by {recorded[claim.id].page} and {page}."
                 )
             recorded[claim.id] = Row(claim.id, claim, page)
-    return [recorded.get(id, Row(id)) for id in WHERE]
+    return [recorded.get(id, Row(id)) for id in INVENTORY]
 
 
 def counts(rows: Sequence[Row]) -> Counter[str]:
@@ -182,7 +129,13 @@ def as_csv(rows: Sequence[Row]) -> str:
         )
         page = f"{row.page}.html" if row.page else ""
         writer.writerow(
-            claim | {"id": row.id, "where": WHERE[row.id], "verdict": row.verdict, "page": page}
+            claim
+            | {
+                "id": row.id,
+                "where": INVENTORY[row.id]["where"],
+                "verdict": row.verdict,
+                "page": page,
+            }
         )
     return text.getvalue()
 
@@ -278,16 +231,18 @@ def _filters() -> str:
 
 
 def _table_row(row: Row, others: Mapping[str, Mapping[str, Mapping[str, str]]]) -> str:
-    claim, where = row.claim, WHERE[row.id]
+    claim, where = row.claim, INVENTORY[row.id]["where"]
     cells = [f"<strong>{row.id}</strong> <small>{where}</small>"]
     if claim is None:
         cells += ["", f"no chapter has recorded {row.id}"]
     else:
-        sized = f"n = {claim.n} {escape(claim.unit)}, {claim.seeds} seed{'s' * (claim.seeds > 1)}, {escape(claim.model)}"
         cells[0] += (
             f"<br>{escape(claim.statement)} <a href='{row.link}'>{'figure' if claim.figure else 'chapter'}</a>"
         )
-        cells += [escape(claim.paper), f"{escape(claim.ours)}<br><small>{sized}</small>"]
+        cells += [
+            escape(claim.paper),
+            f"{escape(claim.ours)}<br><small>{sample_size(claim)}</small>",
+        ]
     cells.append(f"<strong>{row.verdict}</strong>")
     for table in others.values():
         there = table.get(row.id)

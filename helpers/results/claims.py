@@ -1,38 +1,47 @@
-"""The closing table of a chapter: what a paper claims, what this run found, and a verdict, for people and for programs.
+"""A chapter's closing table: each claim of a paper, what this run found, and a verdict.
 
-The scorecard reads the same records out of the executed notebooks, so a chapter states each result once.
+What does not change from run to run (the statement, the paper's figure) stands in ``claims.toml``. The table goes into the
+page as HTML for readers and as JSON for programs: the scorecard reads the JSON out of the executed notebooks.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import re
+import tomllib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from html import escape
+from pathlib import Path
+
+from helpers.settings import SETTINGS
 
 MIME = "application/vnd.steering-book.claims+json"
 VERDICTS = ("holds", "holds in part", "does not hold")
+INVENTORY = tomllib.loads(Path(__file__).with_name("claims.toml").read_text(encoding="utf-8"))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """One claim of a paper, and what became of it.
+    """A record of the closing table: one claim of a paper, and this run's result.
 
     Attributes:
-        id: ``AS-1`` … for activation scaling, ``OP-1`` … for observable propagation.
+        id: AS-1 … for activation scaling, OP-1 … for observable propagation.
         statement: the claim, in a sentence.
         paper: the paper's figure, as text, with its model.
         ours: this run's figure, as text.
-        value, low, high: the figure with its 95 % interval; None where the result is not one number.
-        n: number of prompts, locations or draws behind it; say which in ``unit``.
+        value: the figure as a number; None where the result is not one number.
+        low, high: the 95 % interval, where there is one.
+        n: sample size: prompts, fits or draws, as ``unit`` says.
         unit: what n counts.
-        seeds: number of seeds behind it.
-        model: the model it was run on.
-        verdict: one of ``VERDICTS``, computed from the run by the rule in ``criterion``.
-        criterion: when the verdict would be "holds".
-        figure: the name of the figure that shows it, for the scorecard to link to; None for the closing table.
+        seeds: number of seeds.
+        model: the model of this run.
+        verdict: one of ``VERDICTS``, computed by the rule in ``criterion``.
+        criterion: when the verdict is "holds" and, after "in part:", when it is "holds in part".
+        figure: label of the figure that shows it; None links to the closing table.
+
+    Raises:
+        ValueError: no such verdict, a number that is not finite, or n or seeds below 1.
     """
 
     id: str
@@ -51,25 +60,61 @@ class Claim:
     figure: str | None = None
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"(AS|OP)-\d+", self.id):
-            raise ValueError(f"claim id {self.id!r} must look like AS-1 or OP-1.")
         if self.verdict not in VERDICTS:
-            raise ValueError(
-                f"{self.id}: verdict {self.verdict!r} must be one of {', '.join(VERDICTS)}."
-            )
-        if any(
-            number is not None and not math.isfinite(number)
-            for number in (self.value, self.low, self.high)
-        ):
-            raise ValueError(f"{self.id}: value, low and high must be finite numbers or None.")
+            raise ValueError(f"{self.id}: verdict {self.verdict!r} is none of {VERDICTS}.")
+        for number in (self.value, self.low, self.high):
+            if number is not None and not math.isfinite(number):
+                raise ValueError(f"{self.id}: {number} must be a finite number or None.")
         if self.n < 1 or self.seeds < 1:
-            raise ValueError(
-                f"{self.id}: n = {self.n} and seeds = {self.seeds} must be at least 1."
-            )
+            raise ValueError(f"{self.id}: n = {self.n}, seeds = {self.seeds}: at least 1 each.")
+
+
+def claim(
+    id: str,
+    *,
+    ours: str,
+    n: int,
+    unit: str,
+    verdict: str,
+    criterion: str,
+    value: float | tuple[float, float, float] | None = None,
+    seeds: int = 1,
+    model: str = SETTINGS.model,
+    figure: str | None = None,
+) -> Claim:
+    """The record of a claim: its constants from ``claims.toml``, the rest from this run.
+
+    Args:
+        id: a table of ``claims.toml``.
+        ours, n, unit, seeds, model, verdict, criterion, figure: as in :class:`Claim`.
+        value: a number, or an interval as (value, low, high).
+
+    Raises:
+        ValueError: an unknown id; otherwise as :class:`Claim`.
+    """
+    if id not in INVENTORY:
+        raise ValueError(f"{id} is not a claim of either paper: its constants go to claims.toml.")
+    number, low, high = value if isinstance(value, tuple) else (value, None, None)
+    return Claim(
+        id=id,
+        statement=INVENTORY[id]["statement"],
+        paper=INVENTORY[id]["paper"],
+        ours=ours,
+        value=number,
+        low=low,
+        high=high,
+        n=n,
+        unit=unit,
+        seeds=seeds,
+        model=model,
+        verdict=verdict,
+        criterion=criterion,
+        figure=figure,
+    )
 
 
 def verdict(holds: bool, *, in_part: bool = False) -> str:
-    """The word for a claim that holds, else holds in part, else does not.
+    """One of the three verdicts.
 
     Example:
         >>> verdict(True), verdict(False, in_part=True), verdict(False)
@@ -78,9 +123,15 @@ def verdict(holds: bool, *, in_part: bool = False) -> str:
     return VERDICTS[0] if holds else VERDICTS[1] if in_part else VERDICTS[2]
 
 
+def sample_size(claim: Claim) -> str:
+    """What a result rests on: sample size, seeds and model, as HTML."""
+    plural = "s" * (claim.seeds > 1)
+    return f"n = {claim.n} {escape(claim.unit)}, {claim.seeds} seed{plural}, {escape(claim.model)}"
+
+
 @dataclass(frozen=True)
 class ClosingTable:
-    """Claims as a table in the page and as JSON beside it."""
+    """Claims as HTML for the page, and as JSON for programs."""
 
     claims: tuple[Claim, ...]
 
@@ -89,30 +140,34 @@ class ClosingTable:
         return {
             "text/html": self._repr_html_(),
             "text/plain": repr(self),
-            MIME: json.loads(json.dumps(records)),
+            MIME: json.loads(json.dumps(records)),  # plain numbers instead of NumPy's
         }
 
     def _repr_html_(self) -> str:
-        head = "".join(
-            f"<th scope='col'>{title}</th>"
-            for title in ("Claim", "Paper", "Ours", "Verdict", "How judged")
+        titles = ("Claim", "Paper", "Ours", "Verdict", "How judged")
+        head = "".join(f"<th scope='col'>{title}</th>" for title in titles)
+        rows = []
+        for c in self.claims:
+            rows.append(
+                f"<tr id='{c.id.lower()}'><td><strong>{c.id}</strong> {escape(c.statement)}</td>"
+                f"<td>{escape(c.paper)}</td>"
+                f"<td>{escape(c.ours)}<br><small>{sample_size(c)}</small></td>"
+                f"<td><strong>{c.verdict}</strong></td><td>{escape(c.criterion)}</td></tr>"
+            )
+        return (
+            f"<table class='claims'><thead><tr>{head}</tr></thead>"
+            f"<tbody>{''.join(rows)}</tbody></table>"
         )
-        rows = "".join(
-            f"<tr id='{c.id.lower()}'><td><strong>{c.id}</strong> {escape(c.statement)}</td><td>{escape(c.paper)}</td>"
-            f"<td>{escape(c.ours)}<br><small>n = {c.n} {escape(c.unit)}, {c.seeds} seed{'s' * (c.seeds > 1)}, "
-            f"{escape(c.model)}</small></td><td><strong>{c.verdict}</strong></td><td>{escape(c.criterion)}</td></tr>"
-            for c in self.claims
-        )
-        return f"<table class='claims'><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
 
     def __repr__(self) -> str:
-        return "\n".join(
-            f"{c.id}: {c.verdict} — paper {c.paper}; ours {c.ours} ({c.model})" for c in self.claims
-        )
+        lines = []
+        for c in self.claims:
+            lines.append(f"{c.id}: {c.verdict} — paper {c.paper}; ours {c.ours} ({c.model})")
+        return "\n".join(lines)
 
 
 def closing_table(claims: Sequence[Claim]) -> ClosingTable:
-    """A chapter's claims, to be the last expression of a cell.
+    """The last expression of a chapter's closing cell.
 
     Raises:
         ValueError: no claim, or one id twice.

@@ -14,8 +14,8 @@ from docutils import nodes
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 from book._ext import scorecard_page
-from book._ext.scorecard import WHERE, as_csv, as_html, claims_in, counts, read_csv, scorecard
-from helpers.results.claims import VERDICTS, Claim, closing_table
+from book._ext.scorecard import as_csv, as_html, claims_in, counts, read_csv, scorecard
+from helpers.results.claims import INVENTORY, VERDICTS, Claim, closing_table
 from tests.results.test_claims import GOOD
 
 pytestmark = pytest.mark.unit
@@ -36,7 +36,7 @@ def test_every_result_of_both_papers_has_a_row_in_order():
     assert [row.id for row in rows] == [f"AS-{i}" for i in range(1, 17)] + [
         f"OP-{i}" for i in range(1, 21)
     ]
-    assert counts(rows) == {"missing": len(WHERE)}
+    assert counts(rows) == {"missing": len(INVENTORY)}
 
 
 def test_claims_come_back_as_they_were_recorded():
@@ -55,7 +55,7 @@ def test_rows_hold_what_the_chapters_recorded_and_link_to_figure_or_table():
     assert counts(list(rows.values())) == {
         "holds": 2,
         "does not hold": 1,
-        "missing": len(WHERE) - 3,
+        "missing": len(INVENTORY) - 3,
     }
 
 
@@ -82,7 +82,7 @@ def test_the_table_for_programs_keeps_numbers_in_full_and_can_be_read_again():
 def test_the_table_for_readers_counts_escapes_and_shows_what_is_missing():
     rows = scorecard({"a/one": chapter({}, {"id": "OP-1", "verdict": "holds in part"})})
     page = BeautifulSoup(as_html(rows, {"gpt2": read_csv(as_csv(rows))}), "html.parser")
-    assert len(page.select("table.scorecard tbody tr")) == len(WHERE)
+    assert len(page.select("table.scorecard tbody tr")) == len(INVENTORY)
     row = page.select_one("tr[data-verdict='holds']")
     assert "a < b" in row.text and row.a["href"] == "a/one.html#as-1" and row["data-paper"] == "AS"
     assert [th.text for th in page.select("table.scorecard th")] == [
@@ -97,8 +97,8 @@ def test_the_table_for_readers_counts_escapes_and_shows_what_is_missing():
         "1",
         "1",
         "0",
-        str(len(WHERE) - 2),
-        str(len(WHERE)),
+        str(len(INVENTORY) - 2),
+        str(len(INVENTORY)),
     ]
 
 
@@ -127,7 +127,7 @@ def test_another_run_s_verdicts_are_compared_where_both_have_one():
 )
 def test_scorecards_of_other_runs_have_a_verdict_for_every_result(path):
     table = read_csv(path.read_text(encoding="utf-8"))
-    assert list(table) == list(WHERE) and {row["verdict"] for row in table.values()} <= set(
+    assert list(table) == list(INVENTORY) and {row["verdict"] for row in table.values()} <= set(
         VERDICTS
     )
 
@@ -140,8 +140,8 @@ def test_a_result_without_a_record_is_warned_of_which_fails_the_build(monkeypatc
     )
     app = SimpleNamespace(srcdir=str(tmp_path))
     for pages, missing in (
-        ({"one": chapter(*({"id": id} for id in WHERE))}, 0),
-        ({"one": chapter(*({"id": id} for id in list(WHERE)[1:]))}, 1),
+        ({"one": chapter(*({"id": id} for id in INVENTORY))}, 0),
+        ({"one": chapter(*({"id": id} for id in list(INVENTORY)[1:]))}, 1),
     ):
         monkeypatch.setattr(scorecard_page, "rows_of", lambda app: scorecard(pages))
         page = nodes.document("", "")

@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from helpers.results.claims import MIME, Claim, closing_table, verdict
+from helpers.results.claims import INVENTORY, MIME, Claim, claim, closing_table, verdict
+from helpers.settings import SETTINGS
 
 pytestmark = pytest.mark.unit
 GOOD = dict(
@@ -27,7 +28,6 @@ def test_the_table_is_html_for_people_and_json_for_programs():
 @pytest.mark.parametrize(
     "bad",
     [
-        {"id": "AS1"},
         {"verdict": "true"},
         {"value": float("nan")},
         {"n": 0},
@@ -52,3 +52,20 @@ def test_verdict_has_three_words():
         "holds in part",
         "does not hold",
     ]
+
+
+def test_the_data_file_holds_every_numbered_result_of_both_papers_in_order():
+    ids = [f"AS-{i}" for i in range(1, 17)] + [f"OP-{i}" for i in range(1, 21)]
+    assert list(INVENTORY) == ids
+    for constants in INVENTORY.values():
+        assert set(constants) == {"where", "statement", "paper"} and all(constants.values())
+
+
+def test_a_claim_takes_its_constants_from_the_data_file():
+    run = {key: GOOD[key] for key in ("ours", "n", "unit", "seeds", "verdict", "criterion")}
+    made = claim("OP-3", value=(0.4, 0.3, 0.5), **run)
+    constants = {key: INVENTORY["OP-3"][key] for key in ("statement", "paper")}
+    assert made == Claim(**GOOD | constants | {"id": "OP-3", "model": SETTINGS.model})
+    assert claim("OP-3", value=0.4, **run).low is None
+    with pytest.raises(ValueError, match="OP-21 is not a claim of either paper"):
+        claim("OP-21", **run)

@@ -1,6 +1,6 @@
 """A verdict "holds in part" is granted by a rule that its criterion states.
 
-Read out of the chapters' code cells: every ``Claim`` whose verdict can be "holds in part" says in its criterion what that takes,
+Read out of the chapters' code cells: every ``claim`` whose verdict can be "holds in part" says in its criterion what that takes,
 after the words "in part:"; and none says so whose verdict cannot.
 """
 
@@ -41,7 +41,7 @@ def text_of(node: ast.AST, texts: dict[str, str]) -> str:
 
 
 def claims_of(code: str) -> Iterator[tuple[str, bool, str]]:
-    """What each ``Claim`` of a chapter says for its id, whether it can hold in part, and its criterion."""
+    """What each ``claim`` of a chapter says for its id, whether it can hold in part, and its criterion."""
     tree, granting, texts = ast.parse(code), set(), {}
     for node in tree.body:  # in the order of the page
         if isinstance(node, ast.FunctionDef) and grants(node, granting):
@@ -58,7 +58,7 @@ def claims_of(code: str) -> Iterator[tuple[str, bool, str]]:
         for call in _claims(node):
             given = {keyword.arg: keyword.value for keyword in call.keywords}
             yield (
-                ast.unparse(given["id"]),
+                ast.unparse(call.args[0]),
                 grants(given["verdict"], granting),
                 text_of(given["criterion"], texts),
             )
@@ -68,7 +68,7 @@ def _claims(node: ast.AST) -> list[ast.Call]:
     return [
         part
         for part in ast.walk(node)
-        if isinstance(part, ast.Call) and ast.unparse(part.func) == "Claim"
+        if isinstance(part, ast.Call) and ast.unparse(part.func) == "claim"
     ]
 
 
@@ -80,7 +80,7 @@ def test_what_holds_in_part_is_stated(chapter: Path) -> None:
 
 
 RULE = "def rule(x):\n    return verdict(x > 1, in_part=x > 0)\n\nword, y = rule(2), 1\n"
-PLANTED = "claim_1 = Claim(id='AS-1', verdict={}, criterion={})"
+PLANTED = "claim_1 = claim('AS-1', verdict={}, criterion={})"
 
 
 @pytest.mark.parametrize("granted", ["verdict(a, in_part=b)", "rule(3)", "word"])
