@@ -1,4 +1,4 @@
-"""The Makefile hands its variables to programs as they were typed, and says what is wrong in a line."""
+"""The Makefile passes its variables on as they were typed, and its errors take one line."""
 
 from __future__ import annotations
 

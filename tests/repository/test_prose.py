@@ -1,15 +1,17 @@
 """Numbers in sentences come from the run, so that no sentence can drift from its result.
 
-What counts as a result typed by hand: in the prose of a chapter, a number with a decimal point, with an exponent, with a
-percent sign, or before a unit of measurement. What the run has glued, code, mathematics, links and headings' references
-(Fig. 2, § 6.9) are not prose. A number that is not a result is marked as what it is:
+What counts as a result typed by hand: in the prose of a chapter, a number with a decimal point,
+with an exponent, with a percent sign, or before a unit of measurement. Glued values, code,
+mathematics, links and references (Fig. 2, § 6.9) are not prose. Any other number is marked as what
+it is:
 
 - ``<span class="paper">0.979</span>``: a figure that a paper prints;
 - ``<span class="given">0.01</span>``: a definition, a threshold or a setting, and names of heads.
 
 (Spans and not MyST's own attributes, so that JupyterLab shows the number and nothing else.)
 
-The same goes for verdicts: they are computed in a closing table, and a sentence that names a claim gives it none.
+The same goes for verdicts: a closing table computes them, and a sentence that names a claim gives
+it none.
 """
 
 from __future__ import annotations
@@ -17,14 +19,17 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import nbformat
 import pytest
 
-pytestmark = pytest.mark.unit
-BOOK = Path(__file__).parents[2] / "book"
-CHAPTERS = sorted(BOOK.glob("*/*.ipynb"))  # in the two papers' folders
+from tests.repository.tree import CHAPTERS, cells
 
-REFERENCE = r"(?:§+|(?:Figs?|Tabs?|Eqs?|Apps?|app|fig|tab)\.|Tables?|Figures?|Appendix|[Ss]ections?|[Ee]quations?|[Tt]heorem|[Cc]hapter)"
+pytestmark = pytest.mark.unit
+
+REFERENCE = (
+    r"(?:§+|(?:Figs?|Tabs?|Eqs?|Apps?|app|fig|tab)\.|Tables?|Figures?|Appendix"
+    r"|[Ss]ections?|[Ee]quations?|[Tt]heorem|[Cc]hapter)"
+)
+NUMBER = r"(?:[A-Z]\.?)?\d[\d.]*[a-z]?"
 NOT_PROSE = (
     r"```.*?```",
     r"\$\$.*?\$\$",
@@ -35,7 +40,7 @@ NOT_PROSE = (
     r"\b[\w-]+-\d[\d.]*[BM]\b",  # names of models
     r"\]\([^)]*\)",
     r"</?\w[^<>]*>",
-    rf"{REFERENCE}\s*(?:[A-Z]\.?)?\d[\d.]*[a-z]?(?:(?:\s*[,–-]\s*|\s+(?:and|to)\s+)(?:[A-Z]\.?)?\d[\d.]*[a-z]?)*",
+    rf"{REFERENCE}\s*{NUMBER}(?:(?:\s*[,–-]\s*|\s+(?:and|to)\s+){NUMBER})*",
     r"95\s?%",  # the intervals'
 )
 UNIT = r"(?:nats?|%|per ?cent|seconds?|minutes?|ms|s\b|[kMG]i?B|times|tokens of|×)"
@@ -51,7 +56,8 @@ def typed_results(text: str) -> list[str]:
 
 CLAIM = re.compile(r"\b(?:AS|OP)-\d+")
 VERDICT = re.compile(
-    r"\bhold(?:s|ing)? in part\b|\bdo(?:es)? not hold\b|(?:AS|OP)-\d+\W+(?:\w+\W+){0,2}?holds\b|\*holds\*"
+    r"\bhold(?:s|ing)? in part\b|\bdo(?:es)? not hold\b"
+    r"|(?:AS|OP)-\d+\W+(?:\w+\W+){0,2}?holds\b|\*holds\*"
 )
 
 
@@ -76,10 +82,7 @@ def typed_verdicts(text: str) -> list[str]:
         ("The drop is {glue:text}`drop:.2f` nats (95 % interval).", []),
         ("With $m = 0.5$, `rate=0.01` and\n$$x = 1.5$$ all is well.", []),
         ("See § 6.9, Fig. 2, equations 6 to 8, Tab. 2 and app. A.1.", []),
-        (
-            'The paper finds <span class="paper">0.979</span> and <span class="given">13.3</span> leads.',
-            [],
-        ),
+        ('In print <span class="paper">0.979</span>, from <span class="given">13.3</span>.', []),
         ("1. Fit 5 prompts of 19 tokens with 32-bit numbers.", []),
         ("GPT2-XL and AS-14, in 2024; Pythia-1.4B.", []),
     ],
@@ -90,22 +93,14 @@ def test_what_counts_as_typed(text: str, found: list[str]) -> None:
 
 @pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
 def test_no_result_is_typed_into_a_sentence(path: Path) -> None:
-    cells = [
-        cell.source
-        for cell in nbformat.read(path, as_version=4).cells
-        if cell.cell_type == "markdown"
-    ]
-    assert not [(number, source[:60]) for source in cells for number in typed_results(source)]
+    for source in cells(path, "markdown"):
+        assert not typed_results(source), source[:60]
 
 
 @pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
 def test_a_changed_number_would_be_found(path: Path) -> None:
     """A glued number replaced by one that is typed, in each chapter's own prose."""
-    text = "\n\n".join(
-        cell.source
-        for cell in nbformat.read(path, as_version=4).cells
-        if cell.cell_type == "markdown"
-    )
+    text = "\n\n".join(cells(path, "markdown"))
     first = re.search(r"\{glue:text\}`[^`]*:[^`]*[f%]`", text)
     assert first, "a chapter states results"
     assert "0.12345" in typed_results(text.replace(first[0], "0.12345", 1))
@@ -129,13 +124,9 @@ def test_what_counts_as_a_typed_verdict(text: str, found: int) -> None:
 
 @pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
 def test_no_verdict_is_typed_into_a_sentence(path: Path) -> None:
-    cells = [
-        cell.source
-        for cell in nbformat.read(path, as_version=4).cells
-        if cell.cell_type == "markdown"
-    ]
-    assert not [sentence for source in cells for sentence in typed_verdicts(source)]
-    claim = CLAIM.search("\n\n".join(cells))
+    text = "\n\n".join(cells(path, "markdown"))
+    assert not typed_verdicts(text)
+    claim = CLAIM.search(text)
     assert path.stem == "errata" or claim, "a chapter names its claims"
     if claim:  # a planted one would be found
-        assert typed_verdicts("\n\n".join(cells).replace(claim[0], f"{claim[0]} does not hold", 1))
+        assert typed_verdicts(text.replace(claim[0], f"{claim[0]} does not hold", 1))
