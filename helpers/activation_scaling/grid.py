@@ -13,9 +13,9 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformer_lens.model_bridge import TransformerBridge
 
+from helpers.activation_scaling.controls import shuffled
 from helpers.activation_scaling.fitting import fit
 from helpers.activation_scaling.interventions import ActivScalar, Intervention, SteerVec
 from helpers.activation_scaling.many import Job, Result, fit_many, room
@@ -45,16 +45,6 @@ def grid(
     names = ("seed", "task", "method", "lambda_f", "lambda_m", "margin")
     values = product(seeds, tasks, METHODS, lambda_f, lambda_m, margin)
     return [dict(zip(names, combination)) for combination in values]
-
-
-def shuffled(intervention: Intervention, seed: int = 0) -> Intervention:
-    """A control: the same parameters at random points of their site."""
-    control = type(intervention)(intervention.points).to(intervention.vec().device)
-    generator = torch.Generator().manual_seed(seed)
-    for site, theta in intervention.theta.items():
-        order = torch.randperm(theta.numel(), generator=generator).to(theta.device)
-        control.theta[site].data = theta.data.flatten()[order].view(theta.shape)
-    return control
 
 
 def run(

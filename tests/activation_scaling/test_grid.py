@@ -84,20 +84,6 @@ def test_a_sweep_in_batches_gives_the_rows_of_a_sweep_of_single_fits(
     assert table["F_train"].nunique() > 2
 
 
-def test_the_control_has_the_same_numbers_at_other_points(smollm2):
-    scalars = ActivScalar(Points.of(smollm2, 5))
-    scalars.reset(0, std=1.0)
-    control = grid.shuffled(scalars)
-    for site in scalars.theta:
-        assert not control.theta[site].equal(scalars.theta[site])
-        assert (
-            control.theta[site]
-            .flatten()
-            .sort()
-            .values.equal(scalars.theta[site].flatten().sort().values)
-        )
-
-
 @pytest.mark.parametrize("where", ["local:2", "n_jobs=2"])
 def test_two_processes_of_this_machine_load_the_model_by_its_name_and_give_what_one_gives(
     smollm2, tmp_path, monkeypatch, where
