@@ -1,4 +1,4 @@
-"""A Sphinx extension: every page describes itself to search engines and to those who share a link to it."""
+"""A meta description for every page: its first paragraph; a Sphinx extension."""
 
 from __future__ import annotations
 
@@ -9,18 +9,15 @@ from typing import Any
 from docutils import nodes
 from sphinx.application import Sphinx
 
-LENGTH = 200  # characters, which is about what is shown of it
+LENGTH = 200  # characters; search engines show about as many
 
 
 def description(doctree: nodes.Node) -> str:
     """The beginning of a page's first paragraph; empty if it has none."""
-    paragraphs = (
-        paragraph
-        for paragraph in doctree.findall(nodes.paragraph)
-        if isinstance(paragraph.parent, nodes.section)
-    )
-    first = next(paragraphs, None)
-    return "" if first is None else shorten(first.astext(), LENGTH, placeholder=" …")
+    for paragraph in doctree.findall(nodes.paragraph):
+        if isinstance(paragraph.parent, nodes.section):
+            return shorten(paragraph.astext(), LENGTH, placeholder=" …")
+    return ""
 
 
 def describe(
@@ -30,12 +27,10 @@ def describe(
     context: dict[str, Any],
     doctree: nodes.document | None,
 ) -> None:
-    """Add the description to the head of a page, unless the page has one of its own."""
-    if (
-        doctree is not None
-        and 'name="description"' not in context["metatags"]
-        and (text := description(doctree))
-    ):
+    """Add the description to the head of a page that has none of its own."""
+    if doctree is None or 'name="description"' in context["metatags"]:
+        return
+    if text := description(doctree):
         context["metatags"] += f'\n<meta name="description" content="{escape(text)}">'
 
 

@@ -1,6 +1,7 @@
-"""The README's picture of a result: a figure out of an executed chapter, as that chapter drew it.
+"""The README's picture: a figure taken from an executed chapter.
 
-``make picture`` builds the book and then runs ``python -m book._ext.readme_picture``, which renews ``book/_assets/result.webp``.
+``make picture`` builds the book, then runs ``python -m book._ext.readme_picture``, which replaces
+``book/_assets/result.webp``.
 """
 
 from __future__ import annotations
@@ -21,23 +22,25 @@ from book._ext.scorecard import executed
 PAGE = "activation-scaling/one-prompt"
 NAME = "fig_beta_sweep"
 PICTURE = ROOT / "book" / "_assets" / "result.webp"
-MADE_WITH = (
-    "model <code>smollm2</code>",
-    "profile default",
-)  # what the README says of it, in the words of a chapter's colophon
+# The README says so too; these are a colophon's words.
+MADE_WITH = ("model <code>smollm2</code>", "profile default")
 
 
 def glued_picture(notebook: NotebookNode, name: str) -> bytes:
-    """The PNG of a figure that an executed notebook kept with :func:`helpers.results.glue.glue_figure`.
+    """The PNG that an executed notebook stored with :func:`helpers.results.glue.glue_figure`.
 
     Raises:
-        ValueError: it kept none of that name, or was run on another model or in another profile than the README says.
+        ValueError: no figure of that name, or a run on another model or in another profile than
+            the README states.
     """
-    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    outputs = []
+    for cell in notebook.cells:
+        outputs += cell.get("outputs", [])
     texts = [str(output.get("data", {}).get("text/html", "")) for output in outputs]
     if not any(all(fact in text for fact in MADE_WITH) for text in texts):
         raise ValueError(
-            "the chapter was not run on smollm2 in the profile default. Build the book with neither BOOK_MODEL nor BOOK_PROFILE set."
+            "the chapter was not run on smollm2 in the profile default. "
+            "Build the book with neither BOOK_MODEL nor BOOK_PROFILE set."
         )
     for output in outputs:
         if output.get("metadata", {}).get("scrapbook", {}).get("name") == name:
@@ -46,20 +49,20 @@ def glued_picture(notebook: NotebookNode, name: str) -> bytes:
     raise ValueError(f"the chapter keeps no figure {name!r}.")
 
 
-def renew(results: Path = ROOT / "_build" / ".jupyter_cache", picture: Path = PICTURE) -> None:
-    """Write the picture anew.
+def renew(cache: Path = ROOT / "_build" / ".jupyter_cache", picture: Path = PICTURE) -> None:
+    """Replace the picture.
 
     Args:
-        results: jupyter-book's cache of executed chapters.
-        picture: where to; its ending says in which format.
+        cache: jupyter-book's cache of executed chapters.
+        picture: the file; its suffix names the format.
 
     Raises:
         FileNotFoundError: the chapter has not been executed.
         ValueError: as :func:`glued_picture`.
     """
-    pages = executed(get_cache(results), notebooks(), ROOT / "book") if results.is_dir() else {}
+    pages = executed(get_cache(cache), notebooks(), ROOT / "book") if cache.is_dir() else {}
     if PAGE not in pages:
-        raise FileNotFoundError(f"there is no result of {PAGE} in {results}: run make book first.")
+        raise FileNotFoundError(f"{cache} has no result of {PAGE}: run make book first.")
     pixels = plt.imread(io.BytesIO(glued_picture(pages[PAGE], NAME)))
     plt.imsave(picture, pixels, pil_kwargs={"lossless": True, "method": 6})
     print(f"{picture}: {picture.stat().st_size / 1000:.0f} kB")

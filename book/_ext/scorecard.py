@@ -1,7 +1,9 @@
-"""The scorecard: every result of both papers beside ours, gathered from what the executed chapters recorded.
+"""The scorecard: every numbered result of both papers beside ours; a Sphinx extension.
 
-Nothing is written by hand: a chapter's closing table (``helpers.results.claims``) carries its claims as JSON among its outputs, and
-this module reads them out of the cache of executed notebooks. A result that no chapter recorded is shown as missing.
+The chapters' closing tables (:mod:`helpers.results.claims`) carry their claims as JSON. The
+directive ``scorecard`` reads them out of the cache of executed notebooks, one row for each id of
+``claims.toml``; a result that no chapter recorded is shown as missing and makes the build fail.
+``scorecard.csv`` at the root of the site holds the same for programs.
 """
 
 from __future__ import annotations
@@ -10,43 +12,40 @@ import csv
 import io
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from html import escape
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
+import jinja2
+from docutils import nodes
+from jupyter_cache import get_cache
 from jupyter_cache.base import JupyterCacheAbstract
 from nbformat import NotebookNode
+from sphinx.application import Sphinx
+from sphinx.util import logging
+from sphinx.util.docutils import SphinxDirective
 
+from book._ext.build import notebooks, record_of
 from helpers.results.claims import INVENTORY, MIME, VERDICTS, Claim, sample_size
 
+logger = logging.getLogger(__name__)
+TEMPLATE = Path(__file__).with_suffix(".html")
+OTHER_RUNS = "scorecards"  # folder in book/: one CSV file a run, named after its model and seed
 PAPERS = {"AS": "Activation scaling", "OP": "Observable propagation"}
 MISSING = "missing"
-
-COLUMNS = (
-    "id",
-    "where",
-    "statement",
-    "paper",
-    "ours",
-    "value",
-    "low",
-    "high",
-    "n",
-    "unit",
-    "seeds",
-    "model",
-    "verdict",
-    "page",
+COLUMNS = tuple(
+    "id where statement paper ours value low high n unit seeds model verdict page".split()
 )
+Table = Mapping[str, Mapping[str, str]]  # another run's scorecard: its columns by id
 
 
 @dataclass(frozen=True)
 class Row:
-    """One result: where it stands in its paper, and the claim that a chapter recorded for it, if one did.
+    """One result, and the claim that a chapter recorded for it.
 
     Attributes:
         id: as in ``claims.toml``.
-        claim: None where the record is missing.
+        claim: None where no chapter recorded one.
         page: the chapter, without suffix, relative to ``book/``.
     """
 
@@ -60,7 +59,7 @@ class Row:
 
     @property
     def link(self) -> str | None:
-        """The figure that shows the result, or else the chapter's closing table."""
+        """The figure that shows the result, else the chapter's closing table."""
         if self.claim is None:
             return None
         return f"{self.page}.html#{self.claim.figure or self.id.lower()}"
@@ -68,35 +67,34 @@ class Row:
 
 def claims_in(notebook: NotebookNode) -> list[Claim]:
     """The claims among an executed notebook's outputs."""
-    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
-    return [
-        Claim(**record) for output in outputs for record in output.get("data", {}).get(MIME, [])
-    ]
+    claims = []
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            records = output.get("data", {}).get(MIME, [])
+            claims += [Claim(**record) for record in records]
+    return claims
 
 
 def executed(
-    results: JupyterCacheAbstract, notebooks: Iterable[Path], book: Path
+    cache: JupyterCacheAbstract, paths: Iterable[Path], book: Path
 ) -> dict[str, NotebookNode]:
-    """Executed notebooks out of jupyter-book's cache, by page; those that failed are left out."""
-    from book._ext.build import (
-        record_of,  # which names this module's chapters, so that it is imported late
-    )
-
-    found = {path: record for path in notebooks if (record := record_of(results, path)) is not None}
-    return {
-        path.relative_to(book).with_suffix("").as_posix(): results.get_cache_bundle(record.pk).nb
-        for path, record in found.items()
-    }
+    """Executed notebooks from jupyter-book's cache, by page; those that failed are not in it."""
+    pages = {}
+    for path in paths:
+        if (record := record_of(cache, path)) is not None:
+            page = path.relative_to(book).with_suffix("").as_posix()
+            pages[page] = cache.get_cache_bundle(record.pk).nb
+    return pages
 
 
 def scorecard(pages: Mapping[str, NotebookNode]) -> list[Row]:
-    """One row for each result of both papers, in their order.
+    """One row for each result of both papers, in the order of ``claims.toml``.
 
     Args:
         pages: executed notebooks by page.
 
     Raises:
-        ValueError: a result is recorded twice, or under an id that no paper has.
+        ValueError: a result is recorded twice, or under an unknown id.
     """
     recorded: dict[str, Row] = {}
     for page, notebook in pages.items():
@@ -104,152 +102,128 @@ def scorecard(pages: Mapping[str, NotebookNode]) -> list[Row]:
             if claim.id not in INVENTORY:
                 raise ValueError(f"{page} records {claim.id}, which is no result of either paper.")
             if claim.id in recorded:
-                raise ValueError(
-                    f"{claim.id} is recorded twice: by {recorded[claim.id].page} and {page}."
-                )
+                other = recorded[claim.id].page
+                raise ValueError(f"{claim.id} is recorded twice: by {other} and {page}.")
             recorded[claim.id] = Row(claim.id, claim, page)
     return [recorded.get(id, Row(id)) for id in INVENTORY]
 
 
 def counts(rows: Sequence[Row]) -> Counter[str]:
-    """How many results have each verdict."""
+    """Number of results by verdict."""
     return Counter(row.verdict for row in rows)
 
 
 def as_csv(rows: Sequence[Row]) -> str:
     """The scorecard for programs; numbers in full."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, restval="", lineterminator="\n")
+    # A claim's figure and criterion stay in the chapter.
+    writer = csv.DictWriter(text, COLUMNS, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     for row in rows:
-        claim = (
-            {name: getattr(row.claim, name) for name in COLUMNS if hasattr(row.claim, name)}
-            if row.claim
-            else {}
-        )
+        record = asdict(row.claim) if row.claim else {}
         page = f"{row.page}.html" if row.page else ""
-        writer.writerow(
-            claim
-            | {
-                "id": row.id,
-                "where": INVENTORY[row.id]["where"],
-                "verdict": row.verdict,
-                "page": page,
-            }
-        )
+        record |= {"id": row.id, "where": INVENTORY[row.id]["where"]}
+        record |= {"verdict": row.verdict, "page": page}
+        writer.writerow(record)
     return text.getvalue()
 
 
 def read_csv(text: str) -> dict[str, dict[str, str]]:
-    """A scorecard that another run wrote, by id.
+    """Another run's scorecard, by id.
 
     Raises:
         ValueError: it is not a scorecard.
     """
     reader = csv.DictReader(io.StringIO(text))
     if tuple(reader.fieldnames or ()) != COLUMNS:
-        raise ValueError(
-            f"a scorecard has the columns {', '.join(COLUMNS)}; this file has {reader.fieldnames}."
-        )
+        expected = ", ".join(COLUMNS)
+        raise ValueError(f"a scorecard has the columns {expected}; this has {reader.fieldnames}.")
     return {row["id"]: row for row in reader}
 
 
-def as_html(
-    rows: Sequence[Row], others: Mapping[str, Mapping[str, Mapping[str, str]]] | None = None
-) -> str:
-    """The scorecard for readers: counts, then a table that can be filtered where there is JavaScript.
+def compare(rows: Sequence[Row], table: Table) -> tuple[int, list[tuple[str, str, str]]]:
+    """Agreement with another run, over the results that both have a verdict for.
+
+    Returns:
+        The number of equal verdicts; id, verdict there and verdict here of the others.
+    """
+    same, differing = 0, []
+    for row in rows:
+        there = table.get(row.id, {}).get("verdict")
+        if row.claim is None or there not in VERDICTS:
+            continue
+        if there == row.verdict:
+            same += 1
+        else:
+            differing.append((row.id, there, row.verdict))
+    return same, differing
+
+
+def as_html(rows: Sequence[Row], others: Mapping[str, Table] | None = None) -> str:
+    """The scorecard for readers: counts, filters (shown by JavaScript), and the table.
 
     Args:
         rows: this run's.
         others: scorecards of other runs, by model or seed; each becomes a column.
     """
     others = others or {}
-    heads = ["Result", "Paper", "Ours", "Verdict", *others]
-    return "\n".join(
-        [
-            _counts_table(rows),
-            _agreement(rows, others),
-            _filters(),
-            "<div class='scrolls'><table class='claims scorecard'><thead><tr>",
-            *(f"<th scope='col'>{escape(head)}</th>" for head in heads),
-            "</tr></thead><tbody>",
-            *(_table_row(row, others) for row in rows),
-            "</tbody></table></div>",
-        ]
+    by_paper = {}
+    for prefix, name in PAPERS.items():
+        by_paper[name] = counts([row for row in rows if row.id.startswith(prefix)])
+    total = counts(rows)
+    template = jinja2.Environment(autoescape=True).from_string(TEMPLATE.read_text("utf-8"))
+    return template.render(
+        rows=rows,
+        others=others,
+        words=[*VERDICTS, *([MISSING] if total[MISSING] else [])],
+        counts=by_paper | {"Both papers": total},
+        agreement={run: compare(rows, table) for run, table in others.items()},
+        papers=PAPERS,
+        inventory=INVENTORY,
+        sample_size=sample_size,
     )
 
 
-def _counts_table(rows: Sequence[Row]) -> str:
-    words = [*VERDICTS, *([MISSING] if counts(rows)[MISSING] else [])]
-    lines = {
-        name: counts([row for row in rows if row.id.startswith(paper)])
-        for paper, name in PAPERS.items()
-    }
-    lines["Both papers"] = counts(rows)
-    head = "".join(f"<th scope='col'>{word}</th>" for word in (*words, "results"))
-    body = "".join(
-        f"<tr><th scope='row'>{name}</th>{''.join(f'<td>{line[word]}</td>' for word in words)}<td>{line.total()}</td></tr>"
-        for name, line in lines.items()
-    )
-    return f"<div class='scrolls'><table class='counts'><thead><tr><td></td>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+class scorecard_node(nodes.General, nodes.Element):
+    """Placeholder for the table, which is made once all chapters have been executed."""
 
 
-def _agreement(rows: Sequence[Row], others: Mapping[str, Mapping[str, Mapping[str, str]]]) -> str:
-    """A sentence for each other run: how many of its verdicts are these, and which are not."""
-    sentences = []
-    for name, table in others.items():
-        there = {
-            row.id: table[row.id]["verdict"]
-            for row in rows
-            if row.claim and table.get(row.id, {}).get("verdict") in VERDICTS
-        }
-        differ = [
-            f"{row.id} <em>{there[row.id]}</em>, here <em>{row.verdict}</em>"
-            for row in rows
-            if there.get(row.id, row.verdict) != row.verdict
-        ]
-        which = f"; the others: {'; '.join(differ)}" if differ else ""
-        sentences.append(
-            f"<p><strong>{escape(name)}</strong>: {len(there) - len(differ)} of {len(there)} verdicts are the same{which}.</p>"
-        )
-    return "".join(sentences)
+class ScorecardDirective(SphinxDirective):
+    def run(self) -> list[nodes.Node]:
+        return [scorecard_node()]
 
 
-def _filters() -> str:
-    """Two lists to choose from; hidden until the script of the pages has taken them up."""
-    options = {
-        "paper": ("Paper", list(PAPERS.items())),
-        "verdict": ("Verdict", [(word, word) for word in VERDICTS]),
-    }
-    chosen = "".join(
-        f"<label>{title} <select data-filter='{name}'><option value=''>all</option>"
-        + "".join(f"<option value='{value}'>{text}</option>" for value, text in choices)
-        + "</select></label> "
-        for name, (title, choices) in options.items()
-    )
-    return f"<p class='scorecard-filter' hidden>{chosen}<output aria-live='polite'></output></p>"
+def rows_of(app: Sphinx) -> list[Row]:
+    """The scorecard of the chapters that this build executed or had in its cache."""
+    book = Path(app.srcdir)
+    # The same default as myst_nb's.
+    cache = app.config.nb_execution_cache_path or Path(app.outdir).parent / ".jupyter_cache"
+    return scorecard(executed(get_cache(cache), notebooks(book.parent), book))
 
 
-def _table_row(row: Row, others: Mapping[str, Mapping[str, Mapping[str, str]]]) -> str:
-    claim, where = row.claim, INVENTORY[row.id]["where"]
-    cells = [f"<strong>{row.id}</strong> <small>{where}</small>"]
-    if claim is None:
-        cells += ["", f"no chapter has recorded {row.id}"]
-    else:
-        cells[0] += (
-            f"<br>{escape(claim.statement)} <a href='{row.link}'>{'figure' if claim.figure else 'chapter'}</a>"
-        )
-        cells += [
-            escape(claim.paper),
-            f"{escape(claim.ours)}<br><small>{sample_size(claim)}</small>",
-        ]
-    cells.append(f"<strong>{row.verdict}</strong>")
-    for table in others.values():
-        there = table.get(row.id)
-        cells.append(
-            f"<strong>{escape(there['verdict'])}</strong><br><small>{escape(there['ours'])}</small>"
-            if there
-            else ""
-        )
-    body = "".join(f"<td>{cell}</td>" for cell in cells)
-    return f"<tr data-paper='{row.id[:2]}' data-verdict='{row.verdict}'>{body}</tr>"
+def fill_in(app: Sphinx, doctree: nodes.document, docname: str) -> None:
+    """Replace the placeholder; a missing result is a warning, and ``-W`` fails the build."""
+    for node in list(doctree.findall(scorecard_node)):
+        rows = rows_of(app)
+        for row in rows:
+            if row.claim is None:
+                text = "no chapter has recorded %s: its closing table must hold it."
+                logger.warning(text, row.id, location=docname)
+        others = {}
+        for path in sorted(Path(app.srcdir, OTHER_RUNS).glob("*.csv")):
+            others[path.stem] = read_csv(path.read_text(encoding="utf-8"))
+        node.replace_self(nodes.raw("", as_html(rows, others), format="html"))
+
+
+def write_csv(app: Sphinx, exception: Exception | None) -> None:
+    """Write ``scorecard.csv`` at the root of the site."""
+    if exception is None and app.builder.format == "html":
+        Path(app.outdir, "scorecard.csv").write_text(as_csv(rows_of(app)), encoding="utf-8")
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    app.add_node(scorecard_node)
+    app.add_directive("scorecard", ScorecardDirective)
+    app.connect("doctree-resolved", fill_in)
+    app.connect("build-finished", write_csv)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,4 +1,4 @@
-"""The README's picture: it is there, small and described; and it comes out of a run of the kind that the README names."""
+"""The README's picture: described, light, and from a run of the kind that the README names."""
 
 from __future__ import annotations
 
@@ -17,45 +17,32 @@ COLOPHON = "<p>This run: model <code>smollm2</code> (weights ab), profile defaul
 
 
 def chapter(colophon: str, name: str = "fig") -> new_notebook:
-    html = (
-        f'<img src="data:image/png;base64,{base64.b64encode(b"pixels").decode()}" alt="A picture">'
-    )
-    kept = new_output(
-        "display_data",
-        {"application/papermill.record/text/html": html},
-        metadata={"scrapbook": {"name": name}},
-    )
-    return new_notebook(
-        cells=[
-            new_code_cell("x", outputs=[kept, new_output("display_data", {"text/html": colophon})])
-        ]
-    )
+    picture = base64.b64encode(b"pixels").decode()
+    html = f'<img src="data:image/png;base64,{picture}" alt="A picture">'
+    data = {"application/papermill.record/text/html": html}
+    kept = new_output("display_data", data, metadata={"scrapbook": {"name": name}})
+    shown = new_output("display_data", {"text/html": colophon})
+    return new_notebook(cells=[new_code_cell("x", outputs=[kept, shown])])
 
 
 def test_the_readme_shows_the_picture_and_says_what_is_in_it() -> None:
-    (alt, path), *more = re.findall(
-        r"!\[([^\]]*)\]\(([^)]+)\)", (ROOT / "README.md").read_text(encoding="utf-8")
-    )
-    assert not more and ROOT / path == PICTURE
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    ((alt, path),) = re.findall(r"!\[([^\]]*)\]\(([^)]+)\)", readme)
+    assert ROOT / path == PICTURE
     assert len(alt.split()) > 20
     assert 5_000 < PICTURE.stat().st_size < 150_000
 
 
 def test_the_picture_is_the_figure_that_the_chapter_kept() -> None:
     assert glued_picture(chapter(COLOPHON), "fig") == b"pixels"
-
-
-@pytest.mark.parametrize(
-    "other", [COLOPHON.replace("smollm2", "gpt2"), COLOPHON.replace("default", "smoke")]
-)
-def test_a_run_of_another_kind_is_refused(other: str) -> None:
-    with pytest.raises(ValueError, match="not run on smollm2 in the profile default"):
-        glued_picture(chapter(other), "fig")
-
-
-def test_a_figure_that_was_not_kept_is_named() -> None:
     with pytest.raises(ValueError, match="keeps no figure 'fig'"):
         glued_picture(chapter(COLOPHON, "another"), "fig")
+
+
+@pytest.mark.parametrize("change", [("smollm2", "gpt2"), ("default", "smoke")])
+def test_a_run_of_another_kind_is_refused(change: tuple[str, str]) -> None:
+    with pytest.raises(ValueError, match="not run on smollm2 in the profile default"):
+        glued_picture(chapter(COLOPHON.replace(*change)), "fig")
 
 
 def test_without_results_it_says_what_to_run(tmp_path: Path) -> None:
