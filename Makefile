@@ -10,12 +10,13 @@ define as-typed
 override $(1) := $$(value $(1))
 export $(1)
 endef
-$(foreach name,$(.VARIABLES),$(if $(filter command,$(origin $(name))),$(eval $(call as-typed,$(name)))))
+$(foreach name,$(.VARIABLES),\
+  $(if $(filter command,$(origin $(name))),$(eval $(call as-typed,$(name)))))
 
 # The Python that creates .venv.
 PYTHON ?= python3
-# The Python that runs everything. With another one (PY=python in an active conda environment) make
-# neither creates .venv nor calls pip: that environment is managed by its owner, see environment.yml.
+# The Python that runs everything. With another one (PY=python in an active conda environment, see
+# environment.yml) make neither creates .venv nor calls pip: you manage that environment yourself.
 PY := .venv/bin/python
 # Seconds until a notebook cell under test times out.
 export NOTEBOOK_TIMEOUT ?= 900
@@ -31,7 +32,7 @@ export GRADE_FLAGS ?=
 export LAB_FLAGS ?=
 export PYTEST_FLAGS ?=
 
-# Notebook kernels come from the environment that runs the book, not from the user's own kernelspecs.
+# Notebook kernels come from the environment that runs the book, not from the user's kernelspecs.
 export JUPYTER_PREFER_ENV_PATH := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Idle OpenMP threads must not spin: on a busy machine that starves other processes, and everything
@@ -50,7 +51,7 @@ help: ## List the targets and variables (the default)
 	@echo "  BOOK_MODEL BOOK_DEVICE BOOK_PROFILE BOOK_SEED BOOK_CACHE BOOK_PROGRESS BOOK_SCHEDULER"
 	@echo "                   what runs, and where: see book/models.md"
 	@echo "  PYTHON=python3   the Python that creates .venv;  PY=python: use this environment instead"
-	@echo "  PYTEST_FLAGS     options of pytest, for example '-m \"unit and not site\"'; NOTEBOOK_TIMEOUT=900"
+	@echo "  PYTEST_FLAGS     options of pytest, for example '-m \"not site\"'; NOTEBOOK_TIMEOUT=900"
 	@echo "  SUBMISSIONS      the folder to grade; GRADE_FLAGS"
 	@echo "  BENCH_OUT        where make bench writes its table; BENCH_FLAGS"
 	@echo "  PORT=8000        of make serve; LAB_FLAGS: options of JupyterLab"
@@ -70,7 +71,8 @@ endif
 # times installs nothing and needs no network.
 .venv/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
-	  echo "The book needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1 || true)." >&2; \
+	  version=$$($(PYTHON) --version 2>&1 || true); \
+	  echo "The book needs Python 3.11 or newer; $(PYTHON) is $$version." >&2; \
 	  echo "Name a newer one, for example: make book PYTHON=python3.12" >&2; exit 1; }
 	@if ! cat pyproject.toml constraints.txt | cmp -s - $@; then \
 	  { $(PY) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv; } && \
@@ -118,7 +120,7 @@ lab: model ## Open the notebooks in JupyterLab
 	@$(WITH) LAB_FLAGS -m jupyter lab book
 
 serve: ## Serve the built site on this machine only
-	@[ -f _build/html/index.html ] || { echo "There is no site yet: run make book first." >&2; exit 1; }
+	@[ -f _build/html/index.html ] || { echo "There is no site yet: run make book." >&2; exit 1; }
 	@$(PY) -c 'import socket, sys; socket.create_server(("127.0.0.1", int(sys.argv[1])))' "$$PORT" \
 	  2>/dev/null || { echo "Port $$PORT cannot be used (taken, or no port number):" \
 	  "name another, or PORT=0 for a free one." >&2; exit 1; }
