@@ -91,3 +91,21 @@ def test_the_reference_lists_every_module() -> None:
     expected = {".".join(parts) for parts in modules if parts[-1] != "__init__"}
     assert {name for name in listed if name.startswith("helpers.")} == expected
     assert len(listed) == len(set(listed))
+
+
+def test_the_readme_names_what_there_is() -> None:
+    """Files exist, a name "`x` in `file`" is defined in that file, and every room is in the tree."""
+    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    files = re.findall(r"`((?:book|helpers|tests|assignments|benchmarks)/[\w./-]+)`", text)
+    assert len(files) > 15
+    for file in files:
+        assert (ROOT / file).exists(), file
+    named = re.findall(r"`(\w+)`(?: and `(\w+)`)? in `([\w/.]+)`", text)
+    assert len(named) > 5
+    for *names, file in named:
+        source = (ROOT / file).read_text(encoding="utf-8")
+        for name in filter(None, names):
+            assert re.search(rf"^(?:(?:def|class) )?{name}\b", source, re.MULTILINE), (name, file)
+    rooms = {path.relative_to(ROOT).parts[1] for path in HELPERS if path.name == "__init__.py"}
+    for room in rooms - {"__init__.py"}:
+        assert f" {room}/ " in text
