@@ -11,7 +11,7 @@ from pathlib import Path
 
 import nbformat
 
-from assignments.tools.sources import ROOT, SOURCE, read_set, secret_lines
+from assignments.tools.sources import CHECKS, ROOT, SOURCE, read_set, secret_lines
 
 try:
     from nbgrader.apps import NbGraderAPI
@@ -80,6 +80,7 @@ def make_course(course: Path, name: str, source: Path = SOURCE) -> NbGraderAPI:
     course.chmod(0o700)  # hidden tests lie here
     shutil.rmtree(course / "source", ignore_errors=True)
     shutil.copytree(source / name, course / "source" / name)
+    shutil.copy(CHECKS, course / "source" / name)
     (course / "nbgrader_config.py").write_text(CONFIG.format(root=str(ROOT)), encoding="utf-8")
     api = NbGraderAPI(config=course_settings(course))
     result = api.generate_assignment(name)

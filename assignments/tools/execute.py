@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import ClassVar
 
 import psutil
@@ -26,16 +27,21 @@ from nbformat.v4 import new_output
 from nbgrader.preprocessors import Execute
 
 from assignments.tools import jail
-from assignments.tools.sources import Limits, marks
+from assignments.tools.sources import CHECKS, Limits, marks
 
 TOKEN = "STEERING_BOOK_GRADING"  # marks every process that a kernel starts
 OUTPUT_BYTES = 500_000  # a cell's; what is beyond is dropped
 RESTARTS = 5
-# Put in front of a check: the functions it is written with, as the book has them, whatever student code made of these names.
-FRESH = (
-    "import sys as _s, importlib as _i\n"
-    "if 'helpers.checks' in _s.modules: _m = _i.reload(_s.modules['helpers.checks']); globals().update({_n: getattr(_m, _n) for _n in _m.__all__})\n"
-)
+CODE = CHECKS.read_text(encoding="utf-8")
+# Put in front of a check: the functions of checks.py as they were before any student code ran,
+# whatever has since become of the module, its file or these names.
+FRESH = f"""
+import sys as _s
+if "checks" in _s.modules:
+    _m = vars(_s.modules["checks"])
+    exec(compile({CODE!r}, "checks.py", "exec", dont_inherit=True), _m)
+    globals().update({{_n: _m[_n] for _n in _m["__all__"]}})
+"""
 
 
 @dataclass
@@ -115,6 +121,7 @@ class GradedExecute(Execute):
         return nb, self.resources
 
     def _start(self) -> None:
+        Path(self.scratch, CHECKS.name).write_text(CODE, encoding="utf-8")
         environment = {
             name: os.environ[name]
             for name in ("PATH", "LANG", "LC_ALL", "PYTHONPATH", "OMP_NUM_THREADS")

@@ -6,33 +6,35 @@ Needs no nbgrader. Only files that ``release`` made are copied, so nothing of th
 from __future__ import annotations
 
 import re
-import shutil
 from pathlib import Path
+from zipfile import ZipFile
 
 import nbformat
 
-from assignments.tools.sources import ROOT
+from assignments.tools.sources import CHECKS, ROOT
 
 PLACE = re.compile(r'(<div id="assignment-releases">).*?(</div>)', re.DOTALL)
 
 
 def publish(releases: Path, site: Path) -> Path | None:
-    """Copy the releases into the site and link them.
+    """Put each student version into the site as a zip file, and link it.
 
     Returns:
         The page with the links; None if there is no site or no release yet.
     """
-    page, sets = site / "assignments.html", sorted(releases.glob("*.ipynb"))
+    page, sets = site / "assignments.html", sorted(releases.glob("*/*.ipynb"))
     if not page.is_file() or not sets:
         return None
     items = []
     for path in sets:
-        target = site / "assignments" / path.name
+        target = site / "assignments" / f"{path.stem}.zip"
         target.parent.mkdir(exist_ok=True)
-        shutil.copy(path, target)
+        with ZipFile(target, "w") as archive:
+            for file in (path, path.with_name(CHECKS.name)):
+                archive.write(file, f"{path.stem}/{file.name}")
         title = nbformat.read(path, as_version=4).cells[0].source.splitlines()[0].lstrip("# ")
         items.append(
-            f'<li><a class="reference external" href="assignments/{path.name}" download>{title}</a></li>'
+            f'<li><a class="reference external" href="assignments/{target.name}" download>{title}</a></li>'
         )
     text = page.read_text(encoding="utf-8")
     page.write_text(

@@ -1,4 +1,7 @@
-"""``python -m assignments.tools.release``: the student versions of all sets, into ``_build/assignments``."""
+"""``python -m assignments.tools.release``: the student versions, into ``_build/assignments``.
+
+The student version of a set is a folder with its notebook and ``checks.py``.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +16,15 @@ from assignments.tools.sources import ROOT, SOURCE, set_names
 
 
 def release(out: Path, source: Path = SOURCE) -> list[Path]:
-    """Write the student version of every set; nothing else is left in the folder."""
+    """Write the student version of every set into an emptied folder, and return the notebooks."""
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     made = []
     for name in set_names(source):
         with TemporaryDirectory(prefix="release-") as course:
             make_course(Path(course), name, source)
-            made.append(Path(shutil.copy(released(Path(course), name), out / f"{name}.ipynb")))
+            folder = shutil.copytree(released(Path(course), name).parent, out / name)
+            made.append(folder / f"{name}.ipynb")
     return made
 
 

@@ -11,6 +11,7 @@ from nbformat import NotebookNode
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "assignments" / "source"
+CHECKS = ROOT / "assignments" / "checks.py"  # handed out beside each notebook
 REGIONS = {"SOLUTION": "solution", "HIDDEN TESTS": "hidden test"}
 
 

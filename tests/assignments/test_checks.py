@@ -1,12 +1,12 @@
-"""The assignments' checks: what they say, and that they put models right again."""
+"""The course's checks: what they say, and that they restore models."""
 
 from __future__ import annotations
 
 import pytest
 import torch
 
+from assignments.checks import near, own_work, shaped, untouched
 from helpers.activation_scaling.objective import effectiveness as renamed
-from helpers.checks import near, own_work, shaped, untouched
 
 pytestmark = pytest.mark.unit
 

@@ -8,10 +8,20 @@ import sys
 import zipfile
 from pathlib import Path
 
+import nbformat
 import pytest
 
 from assignments.tools.publish import publish
-from assignments.tools.sources import ROOT, limits, marks, read_set, secret_lines, set_names, shown
+from assignments.tools.sources import (
+    CHECKS,
+    ROOT,
+    limits,
+    marks,
+    read_set,
+    secret_lines,
+    set_names,
+    shown,
+)
 
 pytestmark = pytest.mark.unit
 
@@ -44,8 +54,9 @@ def test_a_wheel_holds_the_helpers_and_nothing_of_the_assignments(tmp_path: Path
     assert result.returncode == 0, result.stderr
     (wheel,) = (tmp_path / "out").glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
-    assert any(name == "helpers/checks.py" for name in names)
-    assert not [name for name in names if "assignments" in name or name.endswith(".ipynb")]
+    assert any(name == "helpers/models/load.py" for name in names)
+    course = ("assignments", "checks.py", ".ipynb")
+    assert not [name for name in names if any(part in name for part in course)]
 
 
 def test_no_page_and_no_helper_holds_a_secret_line() -> None:
@@ -62,24 +73,24 @@ def test_no_page_and_no_helper_holds_a_secret_line() -> None:
 def test_publishing_copies_the_releases_and_links_them(tmp_path: Path) -> None:
     site, releases = tmp_path / "html", tmp_path / "releases"
     site.mkdir()
-    releases.mkdir()
+    (releases / "ps1").mkdir(parents=True)
     assert publish(releases, site) is None, "no page, no releases: nothing to do"
     source = read_set("ps1")
     for cell in source.cells:
         cell.source = shown(cell.source)
-    import nbformat
-
-    nbformat.write(source, releases / "ps1.ipynb")
+    nbformat.write(source, releases / "ps1" / "ps1.ipynb")
+    shutil.copy(CHECKS, releases / "ps1")
     (site / "assignments.html").write_text(
         '<p>a</p><div id="assignment-releases"><p>none</p></div><p>b</p>', encoding="utf-8"
     )
     for _ in range(2):  # again and again, with the same result
         page = publish(releases, site)
-    assert page.read_text(encoding="utf-8").count('href="assignments/ps1.ipynb"') == 1
+    assert page.read_text(encoding="utf-8").count('href="assignments/ps1.zip"') == 1
     assert "<p>none</p>" not in page.read_text(encoding="utf-8") and "<p>b</p>" in page.read_text(
         encoding="utf-8"
     )
-    assert (site / "assignments" / "ps1.ipynb").is_file()
+    archive = zipfile.ZipFile(site / "assignments" / "ps1.zip")
+    assert sorted(archive.namelist()) == ["ps1/checks.py", "ps1/ps1.ipynb"]
 
 
 @pytest.mark.parametrize("name", set_names())
