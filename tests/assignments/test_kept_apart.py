@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
@@ -29,34 +27,6 @@ pytestmark = pytest.mark.unit
 def secrets() -> set[str]:
     """The longer secret lines of all sets: short ones are everybody's Python."""
     return {line for name in set_names() for line in secret_lines(read_set(name)) if len(line) > 40}
-
-
-def test_a_wheel_holds_the_helpers_and_nothing_of_the_assignments(tmp_path: Path) -> None:
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, tmp_path)
-    for name in ("helpers", "assignments"):
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "wheel",
-        "--no-deps",
-        "--no-build-isolation",
-        "--no-index",
-        "-w",
-        str(tmp_path / "out"),
-        str(tmp_path),
-    ]
-    result = subprocess.run(command, capture_output=True, text=True)
-    if result.returncode and "setuptools" in result.stderr:
-        pytest.skip("the build tool is not installed here")
-    assert result.returncode == 0, result.stderr
-    (wheel,) = (tmp_path / "out").glob("*.whl")
-    names = zipfile.ZipFile(wheel).namelist()
-    assert any(name == "helpers/models/load.py" for name in names)
-    course = ("assignments", "checks.py", ".ipynb")
-    assert not [name for name in names if any(part in name for part in course)]
 
 
 def test_no_page_and_no_helper_holds_a_secret_line() -> None:
