@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from transformer_lens.model_bridge import TransformerBridge
 
 from helpers.benches.panel import LABEL, WIDE, Panel, as_token, picture, top_tokens
-from helpers.figures.vector_plots import head_map
+from helpers.figures.plots import head_map
 from helpers.models.norms import NormWeights
 from helpers.models.run import last_logits, read_activations
 from helpers.models.tokens import token_strings, tokenize

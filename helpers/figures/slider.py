@@ -1,47 +1,36 @@
-"""Pictures that were drawn beforehand, behind a control that works in a published page, where no kernel runs."""
+"""Pictures behind controls in a published page, where no kernel runs.
+
+The page holds all pictures, one under the other; ``slider.js``, inlined, hides all but the chosen
+one and shows the controls. Without JavaScript every picture can be read.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import json
+from collections.abc import Mapping, Sequence
 from html import escape
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 from IPython.core.pylabtools import print_figure
 from IPython.display import HTML
 from matplotlib.figure import Figure
 
-# The pictures are all in the page, one under the other; the script leaves the chosen one and shows the controls. Where no
-# script runs there are no controls, and every picture can be read.
-TEMPLATE = """<figure class="slider" id="{key}-figure">
+FIGURE = """<figure class="slider" id="{key}-figure">
 {controls}
 {pictures}
 <figcaption>{caption}</figcaption>
 <details hidden><summary>How to use this</summary><p>{how}</p></details>
 </figure>
-<script>({script})("{key}");</script>"""
-RANGE = """<p hidden><label for="{id}">{label}:</label> <input type="range" id="{id}" min="0" max="{last}" step="1" value="{start}"
-data-values="{values}"> <output for="{id}"></output></p>"""
-SELECT = '<p hidden><label for="{id}">{label}:</label> <select id="{id}">{options}</select></p>'
-# With several controls the pictures come row by row: the first control's value is the outermost.
-SCRIPT = """key => {
-const figure = document.getElementById(`${key}-figure`);
-const controls = [...figure.querySelectorAll("input, select")], pictures = [...figure.querySelectorAll("img")];
-const values = controls.map(control => control.dataset.values?.split("|") ?? [...control.options].map(option => option.text));
-const show = () => {
-  const chosen = controls.reduce((sum, control, i) => sum * values[i].length + Number(control.value), 0);
-  pictures.forEach((picture, i) => { picture.hidden = i !== chosen; });
-  controls.forEach((control, i) => {
-    if (control.type !== "range") return;
-    figure.querySelector(`output[for='${control.id}']`).textContent = values[i][control.value];
-    control.setAttribute("aria-valuetext", values[i][control.value]);
-  });
-};
-controls.forEach(control => { control.addEventListener("input", show); control.parentElement.hidden = false; });
-figure.querySelector("details").hidden = false;
-show();
-}"""
-WITH_RANGE = "Drag the slider, or go to it with the Tab key and press the arrow keys; Home and End go to its ends."
-WITH_SELECT = "Choose from the list, or go to it with the Tab key and press the arrow keys."
+{script}"""
+RANGE = """<p hidden><label for="{id}">{label}:</label> <input type="range" id="{id}" min="0"
+max="{last}" step="1" value="{start}" data-values="{values}"> <output for="{id}"></output></p>"""
+SELECT = """<p hidden><label for="{id}">{label}:</label> <select id="{id}">{options}</select></p>"""
+DRAG = (
+    "Drag the slider, or go to it with the Tab key and press the arrow keys; "
+    "Home and End go to its ends."
+)
+CHOOSE = "Choose from the list, or go to it with the Tab key and press the arrow keys."
 
 
 def slider(
@@ -54,25 +43,22 @@ def slider(
     how: str = "",
     start: int = 0,
 ) -> HTML:
-    """Pictures behind a labelled slider; without JavaScript all of them one after the other. Closes the figures.
+    """Pictures behind a labelled slider. Closes the figures.
 
     Args:
-        key: a name of its own in the page: letters, digits and hyphens, a letter first.
+        key: id of the slider, unique in its page.
         label: what the slider changes.
-        frames: value of the slider, as shown -> the picture for it.
+        frames: the slider's value, as shown -> the picture for it.
         alts: what each picture shows, in words.
         caption: under the picture.
         how: what to look for, added to the folded line on how to use the control.
-        start: which frame comes first.
+        start: index of the first picture shown.
 
     Raises:
-        ValueError: no frames, a number of texts that does not match, an empty text, a value with ``|`` in it, a start that
-            is not there, or a key that cannot name an element.
+        ValueError: a picture without a text.
     """
-    pictures = _pictures(key, frames, alts, [start], [len(frames)])
-    return _figure(
-        key, [_range(key, label, list(frames), start)], pictures, caption, f"{WITH_RANGE} {how}"
-    )
+    control = slider_control(key, label, list(frames), start)
+    return _figure(key, [control], frames, alts, caption, f"{DRAG} {how}")
 
 
 def choice(
@@ -83,20 +69,10 @@ def choice(
     *,
     caption: str,
     how: str = "",
-    start: int = 0,
 ) -> HTML:
-    """As :func:`slider`, with a list to choose from, for values that are names.
-
-    Raises:
-        ValueError: as :func:`slider`.
-    """
-    pictures = _pictures(key, frames, alts, [start], [len(frames)])
-    options = "".join(
-        f'<option value="{i}"{" selected" * (i == start)}>{escape(value)}</option>'
-        for i, value in enumerate(frames)
-    )
-    control = SELECT.format(id=key, label=escape(label), options=options)
-    return _figure(key, [control], pictures, caption, f"{WITH_SELECT} {how}")
+    """As :func:`slider`, with a list to choose from, for values that are names."""
+    control = list_control(key, label, list(frames))
+    return _figure(key, [control], frames, alts, caption, f"{CHOOSE} {how}")
 
 
 def two_sliders(
@@ -109,80 +85,68 @@ def two_sliders(
     how: str = "",
     start: tuple[int, int] = (0, 0),
 ) -> HTML:
-    """Pictures behind two sliders, one for each combination; without JavaScript all of them. Closes the figures.
+    """As :func:`slider`, with two of them.
 
     Args:
-        key: a name of its own in the page: letters, digits and hyphens, a letter first.
-        labels: what each slider changes.
-        frames: values of both sliders, as shown -> the picture; every combination, the first slider's value outermost.
-        alts: what each picture shows, in words.
-        caption: under the picture.
-        how: what to look for, added to the folded line on how to use the controls.
-        start: which values come first.
+        frames: both sliders' values -> the picture; every combination, the first slider's value
+            outermost.
 
     Raises:
-        ValueError: as :func:`slider`; or combinations that are missing or in another order.
+        ValueError: as :func:`slider`, or a combination missing or out of order.
     """
-    both = [list(dict.fromkeys(values[i] for values in frames)) for i in (0, 1)]
-    if list(frames) != [(row, column) for row in both[0] for column in both[1]]:
+    rows, columns = (list(dict.fromkeys(values[i] for values in frames)) for i in (0, 1))
+    if list(frames) != [(row, column) for row in rows for column in columns]:
         raise ValueError(
-            "two sliders need a frame for every combination of their values, the first slider's value outermost."
+            "two sliders need a frame for every combination of their values, "
+            "the first slider's value outermost."
         )
-    pictures = _pictures(key, frames, alts, start, [len(values) for values in both])
-    controls = [_range(f"{key}-{i}", labels[i], values, start[i]) for i, values in enumerate(both)]
-    return _figure(key, controls, pictures, caption, f"{WITH_RANGE} {how}")
+    controls = []
+    for i, values in enumerate((rows, columns)):
+        controls.append(slider_control(f"{key}-{i}", labels[i], values, start[i]))
+    return _figure(key, controls, frames, alts, caption, f"{DRAG} {how}")
 
 
-def check_key(key: str) -> None:
-    """Whether a key can name an element of a page.
-
-    Raises:
-        ValueError: it is not made of letters, digits and hyphens, a letter first.
-    """
-    if not (key.isascii() and key[:1].isalpha() and key.replace("-", "").isalnum()):
-        raise ValueError(f"key {key!r} must be letters, digits and hyphens, a letter first.")
+def slider_control(id: str, label: str, values: Sequence[str], start: int = 0) -> str:
+    """An ``<input type=range>`` with its label, hidden until a script shows it."""
+    texts, last = escape(json.dumps(values, ensure_ascii=False)), len(values) - 1
+    return RANGE.format(id=id, label=escape(label), last=last, start=start, values=texts)
 
 
-def _pictures(
-    key: str, frames: Mapping, alts: Sequence[str], start: Sequence[int], counts: Sequence[int]
-) -> str:
-    """The pictures as HTML, once all that was given is right."""
-    if not frames or len(alts) != len(frames) or not all(alt.strip() for alt in alts):
-        raise ValueError(
-            f"{len(frames)} frames and {len(alts)} texts; every frame needs a text that says what it shows."
-        )
-    if not all(0 <= first < count for first, count in zip(start, counts)):
-        raise ValueError(
-            f"start = {list(start)}, and values run from 0 to {[count - 1 for count in counts]}."
-        )
-    check_key(key)
-    # WebP: all frames travel in the page, and as PNG they would weigh three times as much. Not cut to what is drawn (None),
-    # so that all are of one size and the page does not move with the control.
-    pictures = "\n".join(
-        f'<img src="data:image/webp;base64,{print_figure(figure, "webp", bbox_inches=None, base64=True)}" alt="{escape(alt)}">'
-        for figure, alt in zip(frames.values(), alts)
+def list_control(id: str, label: str, values: Sequence[str]) -> str:
+    """A ``<select>`` with its label, hidden until a script shows it."""
+    options = "".join(f"<option>{escape(value)}</option>" for value in values)
+    return SELECT.format(id=id, label=escape(label), options=options)
+
+
+def inline_script(name: str, call: str) -> str:
+    """A JavaScript file of this package as a ``<script>`` element that ends with a call."""
+    source = Path(__file__).with_name(name).read_text(encoding="utf-8")
+    return f"<script>{{\n{source}{call};\n}}</script>"  # in a block: a page may hold it twice
+
+
+def _figure(
+    key: str,
+    controls: Sequence[str],
+    frames: Mapping,
+    alts: Sequence[str],
+    caption: str,
+    how: str,
+) -> HTML:
+    pictures = []
+    for figure, alt in zip(frames.values(), alts, strict=True):
+        if not alt.strip():
+            raise ValueError(f"{key}: every picture needs a text that says what it shows.")
+        # WebP weighs a third of PNG. Not cropped (None), so that all pictures are of one size and
+        # the page does not move with the control.
+        data = print_figure(figure, "webp", bbox_inches=None, base64=True)
+        pictures.append(f'<img src="data:image/webp;base64,{data}" alt="{escape(alt)}">')
+        plt.close(figure)  # otherwise the inline backend shows it once more
+    html = FIGURE.format(
+        key=key,
+        controls="\n".join(controls),
+        pictures="\n".join(pictures),
+        caption=escape(caption),
+        how=escape(how.strip()),
+        script=inline_script("slider.js", f'slider("{key}")'),
     )
-    for figure in frames.values():
-        plt.close(figure)  # else the inline backend shows each once more
-    return pictures
-
-
-def _range(id: str, label: str, values: Sequence[str], start: int) -> str:
-    if any("|" in value for value in values):
-        raise ValueError("a value of a slider must not have '|' in it.")
-    return RANGE.format(
-        id=id,
-        label=escape(label),
-        last=len(values) - 1,
-        start=start,
-        values=escape("|".join(values)),
-    )
-
-
-def _figure(key: str, controls: Iterable[str], pictures: str, caption: str, how: str) -> HTML:
-    words = {"caption": escape(caption), "how": escape(how.strip())}
-    return HTML(
-        TEMPLATE.format(
-            key=key, controls="\n".join(controls), pictures=pictures, script=SCRIPT, **words
-        )
-    )
+    return HTML(html)
