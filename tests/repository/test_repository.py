@@ -94,7 +94,7 @@ def test_the_reference_lists_every_module() -> None:
 
 
 def test_the_readme_names_what_there_is() -> None:
-    """Files exist, a name "`x` in `file`" is defined in that file, and every room is in the tree."""
+    """Its files exist, a name "`x` in `file`" is defined there, and every room is in the tree."""
     text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
     files = re.findall(r"`((?:book|helpers|tests|assignments|benchmarks)/[\w./-]+)`", text)
     assert len(files) > 15
