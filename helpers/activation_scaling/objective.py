@@ -90,6 +90,12 @@ def minimality(theta: Float[Tensor, " n_parameters"], p: int) -> Float[Tensor, "
     raise ValueError(f"minimality is defined here for p = 0 and p = 1, not {p}.")
 
 
+@torch.no_grad()
+def base_diff(model: TransformerBridge, prompts: Prompts) -> Float[Tensor, " batch"]:
+    """Logit difference of each prompt when the model is left alone, in nats."""
+    return logit_diff(last_logits(model, prompts.tokens), prompts.correct, prompts.wrong)
+
+
 @dataclass(frozen=True)
 class Objective:
     """Ψ = E_m + λ_F·F + λ_M·M_1 (Eq. 9), to be maximised.

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from scipy.optimize import elementwise
+from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from helpers.activation_scaling.interventions import Intervention, steered_logits
@@ -49,6 +50,20 @@ class Flips:
 
 
 @torch.no_grad()
+def steered_diff(
+    model: TransformerBridge,
+    prompts: Prompts,
+    intervention: Intervention,
+    betas: Float[Tensor, " beta"] | Sequence[float],
+    *,
+    batch_size: int = 64,
+) -> Float[Tensor, "beta batch"]:
+    """Logit difference of each prompt at each strength, in nats."""
+    logits = steered_logits(model, prompts.tokens, intervention, betas, batch_size=batch_size)
+    return logit_diff(logits, prompts.correct, prompts.wrong)
+
+
+@torch.no_grad()
 def smallest_flip(
     model: TransformerBridge,
     prompts: Prompts,
@@ -75,8 +90,8 @@ def smallest_flip(
         raise ValueError(f"magnitudes must be positive and rising, not {grid.tolist()}.")
 
     def differences(betas: np.ndarray) -> np.ndarray:
-        logits = steered_logits(model, prompts.tokens, intervention, betas, batch_size=batch_size)
-        return logit_diff(logits, prompts.correct, prompts.wrong).cpu().double().numpy()
+        found = steered_diff(model, prompts, intervention, betas, batch_size=batch_size)
+        return found.cpu().double().numpy()
 
     base = differences(np.zeros(1))[0]
     sides = []
