@@ -1,8 +1,8 @@
-"""Attribution maps: ActivPatch, AttrPatch and DLA, each as a map of scalars that can be put into Eq. 5 as α.
+"""Attribution maps: ActivPatch, AttrPatch and DLA, each usable as α of Eq. 5 (section 6.1).
 
-Section 6.1 of the activation-scaling paper. Maps are by site, of the shape of an ActivScalar's θ, averaged over prompts. The
-quantity attributed is the logit difference of the last position, in nats; the sign is such that a positive score says
-"this activation, as it is, speaks for the correct answer", so that scaling it up should too.
+A map has a site's scores in the shape of an ActivScalar's θ, averaged over prompts. What is
+attributed is the logit difference at the last token, in nats; a positive score says that the
+activation, as it is, speaks for the correct answer, so that scaling it up should too.
 """
 
 from __future__ import annotations
@@ -19,23 +19,31 @@ from transformer_lens.model_bridge import TransformerBridge
 from helpers.activation_scaling.interventions import ActivScalar
 from helpers.activation_scaling.objective import logit_diff
 from helpers.activation_scaling.points import Points
-from helpers.models.norms import Norm
+from helpers.models.direct import logit_diff_vector, readout
 from helpers.models.run import HOOKS, last_logits, read_activations
+from helpers.models.tokens import is_padded
 from helpers.prompts.prompts import Prompts
 
 Maps = dict[str, Float[Tensor, "layer pos *head"]]
-# Of a batch of prompts, by site and layer number; at head_out that of z, whose linear image a head's output is.
+# By site and layer, for a batch of prompts; at head_out those of z, from which the outputs are
+# made.
 Activations = Mapping[tuple[str, int], Float[Tensor, "batch pos *head d"]]
 
 
 def activations(
     model: TransformerBridge, tokens: Int[Tensor, "batch pos"], points: Points
 ) -> dict[tuple[str, int], Tensor]:
-    """The activations at the points' sites and layers, at every position."""
+    """Activations at the points' sites and layers, at every position.
+
+    Raises:
+        ValueError: points of another model, or prompts of several lengths.
+    """
     points.check_model(model)
-    names = {where: HOOKS[where[0]].format(layer=where[1]) for where in _where(points)}
-    kept, _ = read_activations(model, tokens, names.values(), batch_size=len(tokens))
-    return {where: kept[name] for where, name in names.items()}
+    if is_padded(tokens):
+        raise ValueError("maps are tied to positions: give prompts of one length.")
+    names = [_hook(place) for place in _places(points)]
+    kept, _ = read_activations(model, tokens, names, batch_size=len(tokens))
+    return {place: kept[_hook(place)] for place in _places(points)}
 
 
 @torch.no_grad()
@@ -48,25 +56,20 @@ def noised_activations(
     positions: list[int] | None = None,
     seed: int = 0,
 ) -> dict[tuple[str, int], Tensor]:
-    """Activations of prompts whose token embeddings carry Gaussian noise: a corruption that needs no second prompt.
+    """Activations of prompts with Gaussian noise on their token embeddings, as a corrupted run.
 
     Args:
-        std: of the noise, in standard deviations of the model's embedding entries; 3 is that of Meng et al. (2022).
-        positions: where noise is added; everywhere after the beginning-of-sequence token if not given.
-        seed: of the noise, which is drawn on the CPU and is the same on every device.
+        std: in standard deviations of the embedding's entries; Meng et al. (2022) take 3.
+        positions: those with noise; all after the beginning-of-sequence token if not given.
+        seed: of the noise, drawn on the CPU so that it is the same on every device.
     """
     where = list(range(1, prompts.n_pos)) if positions is None else positions
     scale = std * model.W_E.std()
     generator = torch.Generator().manual_seed(seed)
 
     def corrupt(embedding: Tensor, hook) -> Tensor:
-        noise = torch.randn(
-            len(embedding),
-            len(where),
-            embedding.shape[-1],
-            generator=generator,
-            dtype=torch.float64,
-        )
+        size = (len(embedding), len(where), embedding.shape[-1])
+        noise = torch.randn(size, generator=generator, dtype=torch.float64)
         out = embedding.clone()
         out[:, where] += scale * noise.to(embedding)
         return out
@@ -85,86 +88,64 @@ def activ_patch(
     strength: float = 1.0,
     batch_size: int = 64,
 ) -> Maps:
-    """Activation patching: how much the logit difference falls when one activation is swapped for that of another run.
+    """Activation patching: the fall of the logit difference when one activation is swapped.
 
-    α_k = [LD(x) − LD(x with h_k ← h_k + s·(h'_k − h_k))] / s, one forward pass a prompt and point, many to a batch.
+    α_k = [LD(x) − LD(x with h_k ← h_k + s·(h'_k − h_k))] / s, a forward pass for each prompt and
+    point.
 
     Args:
-        model: frozen.
-        prompts: x, with their answers.
-        points: at which activations are swapped, one at a time.
-        other: h', from :func:`activations` of counterfactual prompts, or from :func:`noised_activations`.
+        other: h', from :func:`activations` of counterfactuals or :func:`noised_activations`.
         strength: s: 1 swaps; towards 0 the map goes to that of :func:`attr_patch`.
-        batch_size: rows a forward pass.
+        batch_size: rows in one forward pass.
     """
     base = logit_diff(last_logits(model, prompts.tokens), prompts.correct, prompts.wrong)
-    maps = empty_maps(points, base)
-    for site, layer in _where(points):
-        heads = range(prod(points.heads(site)))  # one where the site has no heads
-        spots = torch.cartesian_prod(
-            torch.arange(len(prompts)), torch.tensor(points.positions), torch.tensor(heads)
-        ).to(base.device)
-        falls = torch.cat(
-            [
-                base[row]
-                - _patched(
-                    model, prompts, site, layer, other[site, layer], row, pos, head, strength
-                )
-                for row, pos, head in (chunk.unbind(-1) for chunk in spots.split(batch_size))
-            ]
-        )
-        score = (
-            falls.view(len(prompts), len(points.positions), *points.heads(site)).mean(0) / strength
-        )
-        maps[site][points.layers.index(layer)] = score
+    maps = _empty_maps(points, base)
+    for site, layer in _places(points):
+        # Every swap of this site and layer: a prompt, a position and, where the site has them, a
+        # head.
+        axes = [torch.arange(len(prompts)), torch.tensor(points.positions)]
+        axes.append(torch.arange(prod(points.heads(site))))
+        falls = []
+        for swaps in torch.cartesian_prod(*axes).to(base.device).split(batch_size):
+            row, *where = swaps.T if points.heads(site) else swaps[:, :2].T
+            h_other = other[site, layer][row, *where]
+            with model.hooks(fwd_hooks=[(_hook((site, layer)), _swap(where, h_other, strength))]):
+                logits = last_logits(model, prompts.tokens[row])
+            falls.append(base[row] - logit_diff(logits, prompts.correct[row], prompts.wrong[row]))
+        shape = (len(prompts), len(points.positions), *points.heads(site))
+        maps[site][points.layers.index(layer)] = torch.cat(falls).view(shape).mean(0) / strength
     return maps
 
 
-def _patched(
-    model, prompts, site, layer, other, row, pos, head, strength
-) -> Float[Tensor, " spot"]:
-    """Logit difference of each spot's prompt with that spot's activation swapped."""
+def _swap(where: list[Tensor], h_other: Float[Tensor, "swap d"], strength: float):
+    def hook(h: Tensor, hook) -> Tensor:
+        at = (torch.arange(len(h), device=h.device), *where)
+        h = h.clone()
+        h[at] = h[at] + strength * (h_other - h[at])
+        return h
 
-    def swap(h: Tensor, hook) -> Tensor:
-        own = torch.arange(len(row), device=h.device)
-        here, there = (
-            ((own, pos), (row, pos)) if h.ndim == 3 else ((own, pos, head), (row, pos, head))
-        )
-        out = h.clone()
-        out[here] = h[here] + strength * (other[there] - h[here])
-        return out
-
-    with model.hooks(fwd_hooks=[(HOOKS[site].format(layer=layer), swap)]):
-        logits = last_logits(model, prompts.tokens[row])
-    return logit_diff(logits, prompts.correct[row], prompts.wrong[row])
+    return hook
 
 
 def attr_patch(
     model: TransformerBridge, prompts: Prompts, points: Points, other: Activations
 ) -> Maps:
-    """Attribution patching: the first-order estimate of :func:`activ_patch`, from one forward and backward pass.
+    """Attribution patching: :func:`activ_patch` to first order, α_k = −∇_{h_k}LD(x) · (h'_k − h_k).
 
-    α_k = −∇_{h_k}LD(x) · (h'_k − h_k).
+    One forward and backward pass give the whole map.
     """
     own = {}
 
-    def watch(h: Tensor, hook, where: tuple[str, int]) -> Tensor:
+    def watch(h: Tensor, hook, place: tuple[str, int]) -> Tensor:
         # The weights are frozen: the graph starts at the first activation watched.
-        own[where] = h if h.requires_grad else h.detach().requires_grad_()
-        return own[where].clone()  # a model may add to what it is given in place
+        own[place] = h if h.requires_grad else h.detach().requires_grad_()
+        return own[place].clone()  # a model may add to its input in place
 
-    with (
-        torch.enable_grad(),
-        model.hooks(
-            fwd_hooks=[
-                (HOOKS[site].format(layer=layer), partial(watch, where=(site, layer)))
-                for site, layer in _where(points)
-            ]
-        ),
-    ):
+    hooks = [(_hook(place), partial(watch, place=place)) for place in _places(points)]
+    with torch.enable_grad(), model.hooks(fwd_hooks=hooks):
         difference = logit_diff(last_logits(model, prompts.tokens), prompts.correct, prompts.wrong)
         gradients = torch.autograd.grad(difference.sum(), list(own.values()))
-    maps = empty_maps(points, difference.detach())
+    maps = _empty_maps(points, difference.detach())
     for ((site, layer), h), gradient in zip(own.items(), gradients):
         score = -(gradient * (other[site, layer] - h.detach())).sum(-1).mean(0)
         maps[site][points.layers.index(layer)] = score[list(points.positions)]
@@ -173,99 +154,48 @@ def attr_patch(
 
 @torch.no_grad()
 def direct_logit(model: TransformerBridge, prompts: Prompts, points: Points) -> Maps:
-    """Direct logit attribution: what an activation adds to the logit difference by itself, through the final norm.
+    """Direct logit attribution: α_k = h_k · r_i, with the final norm's σ held at position i.
 
-    α_k = h_k · r_i, with r_i the readout of :func:`readout` at the activation's own position i. Only the last position's
-    scores are parts of the model's logit difference, into which all positions' activations enter; elsewhere they say
-    what the activation would add if its position were the last.
+    Scores of the last position are parts of the logit difference (``helpers.models.direct``);
+    elsewhere they say what the activation would add if its position were the last.
 
     Raises:
-        ValueError: a site whose activations are not added to the residual stream as they are (z, v, resid_post).
+        ValueError: a site whose activations are not added to the residual stream as they are.
     """
     if other := [site for site in points.sites if site not in ("attn_out", "mlp_out", "head_out")]:
         raise ValueError(
-            f"direct logit attribution is of what is added to the residual stream; {other[0]} is not."
+            f"direct logit attribution is of parts of the residual stream; {other[0]} is not one."
         )
     found = activations(model, prompts.tokens, points)
-    direction, _ = readout(model, prompts)
-    maps = empty_maps(points, direction)
+    final, _ = read_activations(model, prompts.tokens, ["ln_final.hook_in"])
+    difference, _ = logit_diff_vector(model, prompts.correct, prompts.wrong)
+    r, _ = readout(model, final["ln_final.hook_in"], difference[:, None])
+    maps = _empty_maps(points, r)
     for (site, layer), h in found.items():
         if site == "head_out":
-            score = torch.einsum("bphe, hed, bpd -> bph", h, model.W_O[layer], direction)
+            score = torch.einsum("bphe, hed, bpd -> bph", h, model.W_O[layer], r)
         else:
-            score = torch.einsum("bpd, bpd -> bp", h, direction)
+            score = torch.einsum("bpd, bpd -> bp", h, r)
         maps[site][points.layers.index(layer)] = score.mean(0)[list(points.positions)]
     return maps
 
 
-def readout(
-    model: TransformerBridge, prompts: Prompts
-) -> tuple[Float[Tensor, "batch pos d_model"], Float[Tensor, " batch"]]:
-    """r and c with LD = r·x + c for the residual stream x after the last block, the final norm's σ held at its value.
-
-    r = P(w ⊙ (u_c − u_w))/σ(x) and c = b·(u_c − u_w) + b_c − b_w, with u and b_c, b_w the unembedding's columns and
-    biases, and w, b, P, σ those of ``helpers.models.norms.Norm``. Exact at the x it was made for: with σ held the norm is linear.
-    """
-    norm = Norm.of(model, "ln_final")
-    kept, _ = read_activations(model, prompts.tokens, ["ln_final.hook_in"])
-    u = (model.W_U[:, prompts.correct] - model.W_U[:, prompts.wrong]).T  # [batch d_model]
-    constant = model.b_U[prompts.correct] - model.b_U[prompts.wrong]
-    if norm.bias is not None:
-        constant = constant + u @ norm.bias
-    return norm.fixed(u[:, None], kept["ln_final.hook_in"]), constant
-
-
-@torch.no_grad()
-def direct_terms(
-    model: TransformerBridge, prompts: Prompts
-) -> dict[str, Float[Tensor, "batch ..."]]:
-    """Every term of the logit difference at the last position; together they sum to it, prompt by prompt.
-
-    Returns:
-        ``embed`` [batch], of the token (and learned position) embedding; ``head_out`` [batch layer head];
-        ``attn_bias`` [batch layer], of the attention's output bias; ``mlp_out`` [batch layer], its bias included;
-        ``final_bias`` [batch], of the final norm and the unembedding. ``attn_out`` [batch layer], the sum of
-        ``head_out`` over heads and ``attn_bias``, is not among them.
-    """
-    layers = range(model.cfg.n_layers)
-    names = [HOOKS[site].format(layer=layer) for site in ("z", "mlp_out") for layer in layers] + [
-        "blocks.0.hook_resid_pre"
-    ]
-    cache, _ = read_activations(model, prompts.tokens, names)
-    direction, constant = readout(model, prompts)
-    r = direction[:, -1]
-    z = torch.stack([cache[HOOKS["z"].format(layer=layer)][:, -1] for layer in layers], 1)
-    mlp = torch.stack([cache[HOOKS["mlp_out"].format(layer=layer)][:, -1] for layer in layers], 1)
-    return {
-        "embed": torch.einsum("bd, bd -> b", cache["blocks.0.hook_resid_pre"][:, -1], r),
-        "head_out": torch.einsum("blhe, lhed, bd -> blh", z, model.W_O, r),
-        "attn_bias": torch.einsum("ld, bd -> bl", _output_bias(model), r),
-        "mlp_out": torch.einsum("bld, bd -> bl", mlp, r),
-        "final_bias": constant,
-    }
-
-
-def _output_bias(model: TransformerBridge) -> Float[Tensor, "layer d_model"]:
-    zero = model.W_U.new_zeros(model.cfg.d_model)
-    return torch.stack(
-        [zero if block.attn.b_O is None else block.attn.b_O for block in model.blocks]
-    )
-
-
 def as_scalars(maps: Maps, points: Points) -> ActivScalar:
-    """The intervention whose α is the map (Eq. 5): what section 6.1 does with attribution scores."""
+    """The intervention whose α is the map, as in section 6.1."""
     some = next(iter(maps.values()))
     intervention = ActivScalar(points, dtype=some.dtype, device=some.device)
     intervention.theta.load_state_dict(maps)
     return intervention
 
 
-def empty_maps(points: Points, like: Tensor) -> Maps:
-    return {
-        site: like.new_zeros(len(points.layers), len(points.positions), *points.heads(site))
-        for site in points.sites
-    }
+def _empty_maps(points: Points, like: Tensor) -> Maps:
+    shape = (len(points.layers), len(points.positions))
+    return {site: like.new_zeros(*shape, *points.heads(site)) for site in points.sites}
 
 
-def _where(points: Points) -> list[tuple[str, int]]:
+def _places(points: Points) -> list[tuple[str, int]]:
     return [(site, layer) for site in points.sites for layer in points.layers]
+
+
+def _hook(place: tuple[str, int]) -> str:
+    return HOOKS[place[0]].format(layer=place[1])

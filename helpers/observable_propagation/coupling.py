@@ -1,4 +1,4 @@
-"""Compare feature vectors: coupling coefficient, cosine, and the best-fit line through what they read (section 5.2)."""
+"""Compare feature vectors: coupling, cosine, and the line through what they read (section 5.2)."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ def coupling(
 ) -> Float[Tensor, "*batch"]:
     """C(y₁, y₂) = y₁·y₂/‖y₁‖²: the expected x·y₂ of an input with x·y₁ = 1 (theorem 2).
 
-    Not symmetric. (The paper's prose has the cosine in this place; its theorem and its code have this.)
+    Not symmetric. The paper's prose has the cosine in this place; its theorem and its code have
+    this.
 
     Raises:
-        ValueError: a y₁ that is zero, on which nothing can be conditioned.
+        ValueError: a y₁ that is zero.
 
     Example:
         >>> import torch
@@ -40,16 +41,16 @@ def cosine(
     """Cosine of the angle between vectors; cosine² = C(y₁, y₂)·C(y₂, y₁).
 
     Raises:
-        ValueError: a zero vector, which has no direction.
+        ValueError: a zero vector.
     """
     if (y1.norm(dim=-1) == 0).any() or (y2.norm(dim=-1) == 0).any():
-        raise ValueError("a zero vector has no direction, so no cosine.")
+        raise ValueError("the cosine with a zero vector is not defined.")
     return cosine_similarity(y1, y2, dim=-1, eps=0)
 
 
 @dataclass(frozen=True)
 class BestFit:
-    """Least-squares line b = slope·a + intercept, with percentile bootstrap intervals over whole groups.
+    """Least-squares line b = slope·a + intercept, with percentile bootstrap intervals over groups.
 
     Attributes:
         slope, slope_low, slope_high: in units of b per unit of a.
@@ -77,52 +78,41 @@ def best_fit(
     n_resamples: int = 1000,
     seed: int = 0,
 ) -> BestFit:
-    """Fit a line to b over a. Tokens of one prompt are not independent, so the bootstrap draws whole prompts.
+    """Fit a line to b over a; tokens of a prompt are not independent, so prompts are resampled.
 
     Args:
-        a, b: what two feature vectors read; one row a prompt, one column a token.
-        confidence: of the intervals.
-        n_resamples: bootstrap samples.
-        seed: of the bootstrap.
+        a, b: what two feature vectors read; a row for each prompt, a column for each token.
 
     Raises:
-        ValueError: shapes that differ, fewer than two groups, values that are not finite, or an a that never varies.
+        ValueError: shapes that differ, fewer than two groups, values that are not finite, or an a
+            that never varies.
 
     Example:
-        >>> line = best_fit([[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]], [[1.0, 3.0], [5.0, 7.0], [9.0, 11.0]])
+        >>> line = best_fit([[0.0, 1.0], [2.0, 3.0]], [[1.0, 3.0], [5.0, 7.0]])
         >>> line.slope, line.intercept, line.n_groups
-        (2.0, 1.0, 3)
+        (2.0, 1.0, 2)
     """
-    a, b = (
-        np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values, dtype=float)
-        for values in (a, b)
-    )
+    a, b = _array(a), _array(b)
     if a.shape != b.shape or a.ndim != 2 or len(a) < 2:
         raise ValueError(
-            f"a and b have shapes {a.shape} and {b.shape}; both must be [group, point] with two groups or more."
+            f"a and b have shapes {a.shape} and {b.shape}; "
+            "both must be [group, point], with at least two groups."
         )
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
         raise ValueError("a and b must be finite.")
     line = stats.linregress(a.ravel(), b.ravel())  # raises ValueError where a never varies
-    # Sums of a group are all that a line needs of it. Centred first: a sum of squares minus a square loses digits.
+    # A line needs only sums of each group. Centred first: a sum of squares less a square loses
+    # digits.
     u, v = a - a.mean(), b - b.mean()
-    sums = np.stack(
-        [
-            np.full(len(a), a.shape[1]),
-            u.sum(1),
-            v.sum(1),
-            (u * u).sum(1),
-            (u * v).sum(1),
-            (v * v).sum(1),
-        ]
-    )
+    n = np.full_like(u, 1.0)
+    sums = np.stack([values.sum(1) for values in (n, u, v, u * u, u * v, v * v)])
 
     def slope_and_r2(rows: np.ndarray, axis: int) -> np.ndarray:
         n, su, sv, suu, suv, svv = sums[:, rows].sum(-1)
         uu, uv, vv = suu - su * su / n, suv - su * sv / n, svv - sv * sv / n
         return np.stack([uv / uu, uv * uv / (uu * vv)])
 
-    interval = stats.bootstrap(
+    low, high = stats.bootstrap(
         (np.arange(len(a)),),
         slope_and_r2,
         vectorized=True,
@@ -131,12 +121,11 @@ def best_fit(
         method="percentile",
         rng=np.random.default_rng(seed),
     ).confidence_interval
-    (slope_low, r2_low), (slope_high, r2_high) = interval.low, interval.high
-    return BestFit(
-        *map(
-            float,
-            (line.slope, slope_low, slope_high, line.rvalue**2, r2_low, r2_high, line.intercept),
-        ),
-        a.size,
-        len(a),
-    )
+    ends = {"slope_low": low[0], "slope_high": high[0], "r2_low": low[1], "r2_high": high[1]}
+    ends |= {"slope": line.slope, "r2": line.rvalue**2, "intercept": line.intercept}
+    numbers = {name: float(value) for name, value in ends.items()}
+    return BestFit(**numbers, n_points=a.size, n_groups=len(a))
+
+
+def _array(values: ArrayLike) -> np.ndarray:
+    return np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values, dtype=float)

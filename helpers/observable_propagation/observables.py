@@ -1,9 +1,12 @@
-"""Observables: linear functionals on a model's logits, such as " she" minus " he" (section 3, observable propagation)."""
+"""Observables: linear functionals on a model's logits (section 3, observable propagation).
+
+An example is " she" minus " he".
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from math import isfinite
 
 import torch
@@ -13,20 +16,23 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from helpers.models.tokens import single_token
 
+Term = tuple[int, str, float]
+
 
 @dataclass(frozen=True)
 class Observable:
-    """A weighted sum of logits, n in [d_vocab]; made with :meth:`of`, then added, subtracted and scaled like a vector.
+    """A weighted sum of logits, n in [d_vocab], added, subtracted and scaled like a vector.
 
-    Two observables are equal when their tokens and weights are, whatever they are called.
+    Two observables are equal when their tokens and weights are, whatever their labels.
 
     Attributes:
-        terms: (token id, token text, weight), one a token, none with weight 0; in order of token id.
-        label: a name of one's own; the sum itself when empty.
+        terms: (token id, token text, weight) in order of id, none with weight 0.
         model_name: whose tokenizer the ids belong to.
+        label: a name to show instead of the sum.
 
     Example:
-        A model's tokenizer gives the ids; here they are written out for a vocabulary of three.
+        :meth:`of` takes the ids from a model's tokenizer; here they are those of a vocabulary of
+        three.
 
         >>> she, he = Observable(((0, " she", 1.0),), "toy"), Observable(((2, " he", 1.0),), "toy")
         >>> subject = she - he
@@ -36,62 +42,51 @@ class Observable:
         tensor(2.)
     """
 
-    terms: tuple[tuple[int, str, float], ...]
+    terms: tuple[Term, ...]
     model_name: str
-    label: str = ""
+    label: str = field(default="", compare=False)
 
     @classmethod
     def of(
         cls, model: TransformerBridge, weights: Mapping[str, float], name: str = ""
     ) -> Observable:
-        """The observable Σ weight · logit(token), for example ``{" she": 1, " he": -1}``; mind the leading spaces.
+        """Σ weight · logit(token), for example ``{" she": 1, " he": -1}``; mind the leading spaces.
 
         Raises:
-            ValueError: a text that is not one token, a weight that is not a finite number, or nothing left of the sum.
+            ValueError: a text that is not one token, a weight that is not finite, or an empty sum.
         """
-        return cls._sum(
-            [(single_token(model, text), text, float(weight)) for text, weight in weights.items()],
-            model.cfg.model_name,
-            name,
-        )
+        terms = []
+        for text, weight in weights.items():
+            terms.append((single_token(model, text), text, float(weight)))
+        return cls._sum(terms, model.cfg.model_name, name)
 
     @classmethod
-    def _sum(
-        cls, terms: list[tuple[int, str, float]], model_name: str, label: str = ""
-    ) -> Observable:
-        texts: dict[int, str] = {}
-        weights: dict[int, float] = {}
+    def _sum(cls, terms: Iterable[Term], model_name: str, label: str = "") -> Observable:
+        """Add up the weights of each token and leave out those that cancel."""
+        merged: dict[int, Term] = {}
         for token, text, weight in terms:
             if not isfinite(weight):
                 raise ValueError(f"the weight of {text!r} is {weight}; it must be a finite number.")
-            texts[token] = text
-            weights[token] = weights.get(token, 0.0) + weight
-        kept = tuple(
-            (token, texts[token], weights[token]) for token in sorted(weights) if weights[token]
-        )
+            before = merged[token][2] if token in merged else 0.0
+            merged[token] = (token, text, before + weight)
+        kept = tuple(term for _, term in sorted(merged.items()) if term[2])
         if not kept:
-            raise ValueError(
-                "nothing is left of this observable: every weight is 0, so it measures nothing."
-            )
+            raise ValueError("nothing is left of this observable: every weight is 0.")
         return cls(kept, model_name, label)
-
-    def named(self, name: str) -> Observable:
-        """The same observable under another name."""
-        return replace(self, label=name)
 
     def __add__(self, other: Observable) -> Observable:
         if not isinstance(other, Observable):
             raise TypeError(f"{self.name} can be added to another observable, not to {other!r}.")
         if self.model_name != other.model_name:
             raise ValueError(
-                f"{self.name} belongs to {self.model_name} and {other.name} to {other.model_name}; token ids differ."
+                f"{self.name} belongs to {self.model_name} and {other.name} to {other.model_name}; "
+                "token ids differ."
             )
         return self._sum([*self.terms, *other.terms], self.model_name)
 
     def __mul__(self, factor: float) -> Observable:
-        return self._sum(
-            [(token, text, weight * factor) for token, text, weight in self.terms], self.model_name
-        )
+        scaled = [(token, text, weight * factor) for token, text, weight in self.terms]
+        return self._sum(scaled, self.model_name)
 
     __rmul__ = __mul__
 
@@ -104,22 +99,13 @@ class Observable:
     def __sub__(self, other: Observable) -> Observable:
         return self + -1 * other
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Observable) and (self.terms, self.model_name) == (
-            other.terms,
-            other.model_name,
-        )
-
-    def __hash__(self) -> int:
-        return hash((self.terms, self.model_name))
-
     @property
     def name(self) -> str:
-        """The label, or the sum when there is none."""
+        """The label, or the sum if there is none."""
         return self.label or str(self)
 
     def __str__(self) -> str:
-        """The sum in one fixed order, positive terms first, with leading spaces visible: ``␣she − ␣he``."""
+        """The sum, positive terms first, with leading spaces visible: ``␣she − ␣he``."""
         text = ""
         for _, token, weight in sorted(self.terms, key=lambda term: (term[2] < 0, term[0])):
             sign = ("−" if weight < 0 else "") if not text else (" − " if weight < 0 else " + ")
@@ -131,7 +117,7 @@ class Observable:
         return f"Observable({self.label + ': ' if self.label else ''}{self})"
 
     def vector(self, model: TransformerBridge) -> Float[Tensor, " d_model"]:
-        """m = W_U n: what the observable reads off the final norm's output, so that n·logits = m·ln_final(x) + n·b_U."""
+        """m = W_U n, with n·logits = m·ln_final(x) + n·b_U."""
         self._check(model)
         ids, weights = self._columns(model.W_U)
         return model.W_U[:, ids] @ weights
@@ -154,5 +140,6 @@ class Observable:
     def _check(self, model: TransformerBridge) -> None:
         if model.cfg.model_name != self.model_name:
             raise ValueError(
-                f"{self.name} was made for {self.model_name}, and this model is {model.cfg.model_name}."
+                f"{self.name} was made for {self.model_name}, "
+                f"and this model is {model.cfg.model_name}."
             )

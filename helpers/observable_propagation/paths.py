@@ -1,26 +1,33 @@
-"""Feature vectors of paths: chains of heads and MLPs, attention scores held fixed (sections 4.2 to 4.4).
+"""Feature vectors of paths: chains of heads and MLPs, attention scores held fixed (4.2 to 4.4).
 
-A path is written from input to output, ``13.3 → MLP16 → 17.14``: head 13.3 reads the residual stream, MLP 16 reads what it
-wrote, head 17.14 reads what the MLP wrote, and that goes to the logits. Going back along it, each component turns the
-vector that reads its output into one that reads its input.
+A path is written from input to output: in ``13.3 → MLP16 → 17.14``, head 13.3 reads the residual
+stream, MLP 16 what it wrote, head 17.14 what the MLP wrote, and that goes to the logits. Backwards
+along it, each component turns the vector that reads its output into one that reads its input.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import torch
 from jaxtyping import Float, Int
-from scipy.optimize import brentq
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from helpers.models.norms import Norm, NormGradients, Norms
+from helpers.models.norms import Norm
 from helpers.models.run import read_activations
-from helpers.observable_propagation.features import IGNORE, through_heads
+from helpers.models.tokens import ends
+from helpers.observable_propagation.pull_back import (
+    IGNORE,
+    NormGradients,
+    Norms,
+    mlp_gradient,
+    through_heads,
+)
+
+Points = Mapping[int, Float[Tensor, " d_model"]]
 
 
 @dataclass(frozen=True)
@@ -43,41 +50,44 @@ Path = tuple[Component, ...]
 
 
 def path(model: TransformerBridge, text: str) -> Path:
-    """The path that a text means, from input to output: ``"13.3 → MLP16 → 17.14"``; ``->`` will do for the arrow.
+    """The path that a text means, ``->`` allowed for the arrow.
 
     Raises:
-        ValueError: a part that is neither a head nor an MLP, is not in the model, or does not come after the part before.
+        ValueError: a part that is neither head nor MLP, is not in the model, or cannot read from
+            the part before it.
     """
     components = []
     for part in re.split(r"\s*(?:→|->)\s*", text.strip()):
-        if head := re.fullmatch(r"(\d+)\.(\d+)", part):
-            components.append(Component(int(head[1]), int(head[2])))
-        elif mlp := re.fullmatch(r"MLP\s?(\d+)", part):
-            components.append(Component(int(mlp[1])))
-        else:
+        found = re.fullmatch(r"(\d+)\.(\d+)|MLP\s?(\d+)", part)
+        if not found:
             raise ValueError(
                 f"{part!r} in path {text!r} is neither a head like 13.3 nor an MLP like MLP16."
             )
+        layer, head, mlp = found.groups()
+        components.append(Component(int(mlp)) if mlp else Component(int(layer), int(head)))
+
+    cfg = model.cfg
     for component in components:
-        if component.layer >= model.cfg.n_layers or (component.head or 0) >= model.cfg.n_heads:
+        if component.layer >= cfg.n_layers or (component.head or 0) >= cfg.n_heads:
             raise ValueError(
-                f"{component} is not in {model.cfg.model_name}: {model.cfg.n_layers} layers of {model.cfg.n_heads} heads."
+                f"{component} is not in {cfg.model_name}, which has {cfg.n_layers} layers of "
+                f"{cfg.n_heads} heads."
             )
     for earlier, later in zip(components, components[1:]):
-        if not feeds(model, earlier, later):
+        if not _feeds(model, earlier, later):
             raise ValueError(
-                f"{later} cannot read what {earlier} wrote: it does not come after it in {model.cfg.model_name}."
+                f"{later} cannot read what {earlier} wrote: it does not come after it "
+                f"in {cfg.model_name}."
             )
     return tuple(components)
 
 
-def feeds(model: TransformerBridge, earlier: Component, later: Component) -> bool:
-    """Whether one component's output is part of another's input; in one layer only from a head to the MLP, if at all."""
+def _feeds(model: TransformerBridge, earlier: Component, later: Component) -> bool:
+    """Whether one component's output is part of another's input."""
     if earlier.layer != later.layer:
         return earlier.layer < later.layer
-    parallel = getattr(
-        model.cfg, "parallel_attn_mlp", False
-    )  # GPT-NeoX: both read the same residual stream
+    # Within a layer an MLP reads what heads wrote, but not in GPT-NeoX, where both read one stream.
+    parallel = getattr(model.cfg, "parallel_attn_mlp", False)
     return earlier.head is not None and later.head is None and not parallel
 
 
@@ -97,72 +107,43 @@ def path_feature(
     m: Float[Tensor, "*n d_model"],
     *,
     norms: Norms = IGNORE,
-    mlp_points: Mapping[int, Float[Tensor, " d_model"]] | None = None,
+    mlp_points: Points | None = None,
     own_norm: bool = True,
 ) -> Float[Tensor, "*n d_model"]:
     """The feature vector of a path, for observables m = W_U n.
 
-    Attention scores are left out, as for a single head: multiply by :attr:`Reading.score` for one prompt's gradient.
+    Attention scores are left out: multiply by :attr:`Reading.score` for one prompt's gradient.
 
     Args:
-        model: whose components.
-        chain: see :func:`path`.
-        m: reads the output of ln_final.
-        norms: how the norms are dealt with; one before each component, and ln_final.
-        mlp_points: layer -> where its MLP is linearised, a vector in the MLP's own input (after ln2). With
-            ``NormGradients`` an MLP that is not given here is linearised at the norm's output at its point.
-        own_norm: if False the vector reads the output of the first component's norm, if True its input.
+        norms: how ln_final and the norm in front of each component are treated.
+        mlp_points: by layer, a point in the input of its MLP (after ln2) at which to linearise it.
+            With ``NormGradients`` the default is the norm's output at its own point.
+        own_norm: if False, the vector reads the output of the first norm instead of its input.
 
     Raises:
         ValueError: no point for an MLP or a norm that needs one.
     """
     y = norms.pull_back(Norm.of(model, "ln_final"), m)
     for number, component in reversed(list(enumerate(chain))):
-        with_norm = own_norm or number > 0
+        layer, with_norm = component.layer, own_norm or number > 0
         if component.head is not None:
-            y = through_heads(model, component.layer, y, norms=norms, own_norm=with_norm)[
-                ..., component.head, :
-            ]
+            heads = through_heads(model, layer, y, norms=norms, own_norm=with_norm)
+            y = heads[..., component.head, :]
         else:
             norm = Norm.of(model, component.norm)
-            y = mlp_gradient(
-                model, component.layer, y, _mlp_point(component, norm, norms, mlp_points or {})
-            )
+            y = mlp_gradient(model, layer, y, _mlp_point(layer, norm, norms, mlp_points or {}))
             y = norms.pull_back(norm, y) if with_norm else y
     return y
 
 
-def _mlp_point(
-    component: Component, norm: Norm, norms: Norms, given: Mapping[int, Tensor]
-) -> Tensor:
-    if component.layer in given:
-        return given[component.layer]
+def _mlp_point(layer: int, norm: Norm, norms: Norms, given: Points) -> Tensor:
+    if layer in given:
+        return given[layer]
     if isinstance(norms, NormGradients) and norm.name in norms.points:
         return norm(norms.points[norm.name])
     raise ValueError(
-        f"no point is given at which to linearise {component}; pass mlp_points={{{component.layer}: ...}}."
+        f"no point is given at which to linearise MLP{layer}; pass mlp_points={{{layer}: ...}}."
     )
-
-
-def mlp_output(
-    model: TransformerBridge, layer: int, x: Float[Tensor, "*n d_model"]
-) -> Float[Tensor, "*n d_model"]:
-    """MLP(x), for x in its own input (after ln2)."""
-    return model.blocks[layer].mlp(x.reshape(-1, 1, x.shape[-1])).reshape(x.shape)
-
-
-@torch.enable_grad()
-def mlp_gradient(
-    model: TransformerBridge,
-    layer: int,
-    y: Float[Tensor, "*n d_model"],
-    x: Float[Tensor, " d_model"],
-) -> Float[Tensor, "*n d_model"]:
-    """∇ₓ y·MLP(x) by autograd, for every y at once (section 4.3.4); biases are part of MLP."""
-    flat = y.reshape(-1, y.shape[-1])
-    points = x.detach().expand_as(flat).clone().requires_grad_(True)
-    (gradient,) = torch.autograd.grad((mlp_output(model, layer, points) * flat).sum(), points)
-    return gradient.view(y.shape)
 
 
 @dataclass(frozen=True)
@@ -170,7 +151,7 @@ class Reading:
     """What the components of a path read on one prompt.
 
     Attributes:
-        points: name of a norm -> its input at the token that its component reads, for ``NormGradients``.
+        points: by name of a norm, its input at the token that its component reads.
         score: product of the heads' attention scores along the path, no unit.
     """
 
@@ -184,91 +165,36 @@ def reading(
     """Norm inputs and attention scores along a path on one prompt.
 
     Args:
-        model: whose components.
-        chain: see :func:`path`.
-        tokens: one prompt.
-        positions: the token that each component reads, and last the one whose logits are measured. An MLP reads and
-            writes one token.
+        positions: the token that each component reads, then the one whose logits are measured;
+            negative ones count from the prompt's end.
 
     Raises:
-        ValueError: a number of positions that does not match, or positions that no information can pass through.
+        ValueError: as many positions as do not fit the path, or positions that nothing passes
+            through: heads look back only, and an MLP reads and writes one token.
     """
     if len(positions) != len(chain) + 1:
         raise ValueError(
-            f"{show(chain)} needs {len(chain) + 1} positions, one a component and the last one; got {len(positions)}."
+            f"{show(chain)} needs {len(chain) + 1} positions, one for each component and the last; "
+            f"got {len(positions)}."
         )
-    n_pos = tokens.shape[-1]
-    positions = [
-        position % n_pos if -n_pos <= position < n_pos else position for position in positions
-    ]
-    for component, here, there in zip(chain, positions, positions[1:]):
+    n_pos = int(ends(tokens[None])) + 1
+    where = [position + n_pos if position < 0 else position for position in positions]
+    for component, here, there in zip(chain, where, where[1:]):
         if not 0 <= here <= there < n_pos or (component.head is None and here != there):
             raise ValueError(
-                f"{component} cannot move anything from token {here} to token {there} of a prompt of {n_pos}."
+                f"{component} cannot move anything from token {here} to token {there} "
+                f"of a prompt of {n_pos}."
             )
-    patterns = {f"blocks.{c.layer}.attn.hook_pattern" for c in chain if c.head is not None}
-    names = [f"{component.norm}.hook_in" for component in chain] + ["ln_final.hook_in", *patterns]
-    values, _ = read_activations(model, tokens[None], names)
-    points = {c.norm: values[f"{c.norm}.hook_in"][0, here] for c, here in zip(chain, positions)}
-    points["ln_final"] = values["ln_final.hook_in"][0, positions[-1]]
-    scores = [
-        values[f"blocks.{c.layer}.attn.hook_pattern"][0, c.head, there, here].item()
-        for c, here, there in zip(chain, positions, positions[1:])
-        if c.head is not None
-    ]
+
+    heads = [component for component in chain if component.head is not None]
+    names = ["ln_final.hook_in", *(f"{component.norm}.hook_in" for component in chain)]
+    names += [f"blocks.{head.layer}.attn.hook_pattern" for head in heads]
+    kept, _ = read_activations(model, tokens[None], names)
+
+    points, scores = {"ln_final": kept["ln_final.hook_in"][0, where[-1]]}, []
+    for component, here, there in zip(chain, where, where[1:]):
+        points[component.norm] = kept[f"{component.norm}.hook_in"][0, here]
+        if component.head is not None:
+            pattern = kept[f"blocks.{component.layer}.attn.hook_pattern"][0, component.head]
+            scores.append(pattern[there, here].item())
     return Reading(points, math.prod(scores))
-
-
-@dataclass(frozen=True)
-class Boundary:
-    """A point between two inputs where a function takes a level.
-
-    Attributes:
-        point: x₋ + t(x₊ − x₋).
-        t: between 0 and 1.
-        level: 0 on the decision boundary; halfway between the two ends' values where there is none.
-        ends: f(x₋), f(x₊).
-    """
-
-    point: Float[Tensor, " d_model"]
-    t: float
-    level: float
-    ends: tuple[float, float]
-
-
-def decision_boundary(
-    f: Callable[[Float[Tensor, " d_model"]], float | Tensor],
-    x_minus: Float[Tensor, " d_model"],
-    x_plus: Float[Tensor, " d_model"],
-    *,
-    halfway: bool = False,
-) -> Boundary:
-    """The point on the segment from x₋ to x₊ where f is 0 (section 4.3.4), by bracketing (Brent's method).
-
-    Args:
-        f: continuous, for example ``lambda x: y @ mlp_output(model, 16, x)``; called some ten times.
-        x_minus, x_plus: inputs on which f is of opposite signs, whichever is positive.
-        halfway: if the signs agree, take the point where f is halfway between its two values, which is always there.
-
-    Raises:
-        ValueError: the signs agree and ``halfway`` is not set; or f has one value at both ends, which brackets nothing.
-    """
-
-    def along(t: float) -> float:
-        return float(f(x_minus + t * (x_plus - x_minus)))
-
-    ends = along(0.0), along(1.0)
-    level = 0.0
-    if ends[0] * ends[1] > 0 or ends[0] == ends[1]:
-        if ends[0] == ends[1]:
-            raise ValueError(
-                f"f is {ends[0]:.4g} at both ends: there is nothing to bracket between them."
-            )
-        if not halfway:
-            raise ValueError(
-                f"f is {ends[0]:.4g} at one end and {ends[1]:.4g} at the other, of one sign: no decision boundary lies for certain "
-                "between them. Choose other inputs, or set halfway=True for the point where f is halfway between the two."
-            )
-        level = (ends[0] + ends[1]) / 2
-    t = brentq(lambda t: along(t) - level, 0.0, 1.0)
-    return Boundary(x_minus + t * (x_plus - x_minus), t, level, ends)
