@@ -8,8 +8,8 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from helpers.models.run import last_logits
-from helpers.observable_propagation.features import head_weights
 from helpers.observable_propagation.observables import Observable
+from helpers.observable_propagation.pull_back import head_weights
 
 Chain = tuple[tuple[int, int], ...]  # (layer, head), from input to output
 

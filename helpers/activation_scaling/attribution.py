@@ -21,7 +21,7 @@ from helpers.activation_scaling.objective import logit_diff
 from helpers.activation_scaling.points import Points
 from helpers.models.direct import logit_diff_vector, readout
 from helpers.models.run import HOOKS, last_logits, read_activations
-from helpers.models.tokens import is_padded
+from helpers.models.tokens import check_one_length
 from helpers.prompts.prompts import Prompts
 
 Maps = dict[str, Float[Tensor, "layer pos *head"]]
@@ -39,8 +39,7 @@ def activations(
         ValueError: points of another model, or prompts of several lengths.
     """
     points.check_model(model)
-    if is_padded(tokens):
-        raise ValueError("maps are tied to positions: give prompts of one length.")
+    check_one_length(tokens)
     names = [_hook(place) for place in _places(points)]
     kept, _ = read_activations(model, tokens, names, batch_size=len(tokens))
     return {place: kept[_hook(place)] for place in _places(points)}
@@ -98,6 +97,7 @@ def activ_patch(
         strength: s: 1 swaps; towards 0 the map goes to that of :func:`attr_patch`.
         batch_size: rows in one forward pass.
     """
+    check_one_length(prompts.tokens)
     base = logit_diff(last_logits(model, prompts.tokens), prompts.correct, prompts.wrong)
     maps = _empty_maps(points, base)
     for site, layer in _places(points):
@@ -134,6 +134,7 @@ def attr_patch(
 
     One forward and backward pass give the whole map.
     """
+    check_one_length(prompts.tokens)
     own = {}
 
     def watch(h: Tensor, hook, place: tuple[str, int]) -> Tensor:

@@ -9,12 +9,12 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from helpers.benches.panel import LABEL, WIDE, Panel, as_token, picture, top_tokens
 from helpers.figures.plots import head_map
-from helpers.models.norms import NormWeights
 from helpers.models.run import last_logits, read_activations
 from helpers.models.tokens import token_strings, tokenize
+from helpers.observable_propagation.edits import edited
 from helpers.observable_propagation.features import head_features
 from helpers.observable_propagation.observables import Observable
-from helpers.observable_propagation.patching import added
+from helpers.observable_propagation.pull_back import NormWeights
 
 EXAMPLE = ("So, Jennifer really is a great friend, isn't", "she", "he")
 
@@ -126,7 +126,7 @@ class ObservableBench(Panel):
                 kept, plain = read_activations(self.model, self.tokens, [name])
                 direction = self.features[layer, head] / self.features[layer, head].norm()
                 step = self.strength.value * kept[name][0, position].norm() * direction
-                with added(self.model, layer, position, step):
+                with edited(self.model, layer, position, lambda x: x + step):
                     logits = last_logits(self.model, self.tokens)
             before, after = (self.observable.measure(each).item() for each in (plain, logits))
             self.now.value = (

@@ -18,7 +18,7 @@ from transformers import DynamicCache
 
 from helpers.models.load import kv_heads
 from helpers.models.run import last_logits
-from helpers.models.tokens import is_padded
+from helpers.models.tokens import check_one_length, is_padded
 
 # A run of its own reads all weights once more, which on a CPU takes as long as this many further positions in a run.
 # On a GPU its many small launches take longer than the positions of the book's prompts.
@@ -44,6 +44,7 @@ class Prefix:
     @classmethod
     def run(cls, model: TransformerBridge, tokens: Int[Tensor, "row pos"]) -> Prefix:
         """Run the model on these positions; hooks that are on it act."""
+        check_one_length(tokens)
         cache = DynamicCache()
         _last(model, tokens, cache)
         return cls(tuple((layer.keys, layer.values) for layer in cache.layers), tokens.shape[1])

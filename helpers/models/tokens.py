@@ -68,6 +68,12 @@ def is_padded(tokens: Int[Tensor, "batch pos"]) -> bool:
     return bool((tokens[:, -1] == PAD).any())
 
 
+def check_one_length(tokens: Int[Tensor, "batch pos"]) -> None:
+    """Raise ValueError for a padded batch, where something is tied to positions."""
+    if is_padded(tokens):
+        raise ValueError("this is tied to positions: give prompts of one length.")
+
+
 def ends(tokens: Int[Tensor, "batch pos"]) -> Int[Tensor, " batch"]:
     """Index of each prompt's last token.
 

@@ -9,14 +9,13 @@ from helpers.activation_scaling.attribution import (
     as_scalars,
     attr_patch,
     direct_logit,
-    direct_terms,
     noised_activations,
-    readout,
 )
 from helpers.activation_scaling.interventions import steered_logits
 from helpers.activation_scaling.objective import Objective, logit_diff
 from helpers.activation_scaling.points import Points
 from helpers.activation_scaling.strength import best_strength, smallest_flip
+from helpers.models.direct import direct_attribution, logit_diff_vector
 from helpers.models.run import HOOKS, last_logits
 from helpers.prompts.prompts import Prompts
 
@@ -107,44 +106,18 @@ def test_patching_with_the_prompts_own_activations_does_nothing(tiny, prompts):
         assert all(scores.abs().max() < 1e-6 for scores in maps.values())
 
 
-def test_the_terms_of_direct_attribution_sum_to_the_logit_difference_of_each_prompt(tiny, prompts):
-    terms = direct_terms(tiny, prompts)
-    total = sum(term.flatten(1).sum(-1) if term.ndim > 1 else term for term in terms.values())
-    torch.testing.assert_close(total, difference(tiny, prompts))
-    # Each kind of term is needed, where the architecture has it.
-    for name, term in terms.items():
-        without = total - (term.flatten(1).sum(-1) if term.ndim > 1 else term)
-        there = term.abs().max() > 0
-        assert there == (not torch.allclose(without, total)), name
-    assert terms["head_out"].shape == (2, tiny.cfg.n_layers, tiny.cfg.n_heads)
-
-
-def test_direct_attribution_at_the_last_position_is_that_of_the_terms(tiny, prompts):
-    points = Points.of(tiny, prompts.n_pos, positions=[-1])
-    terms = direct_terms(tiny, prompts)
-    maps = direct_logit(tiny, prompts, points)
-    attention = (terms["head_out"].sum(-1) + terms["attn_bias"]).mean(0)
-    torch.testing.assert_close(maps["attn_out"][:, 0], attention)
-    torch.testing.assert_close(maps["mlp_out"][:, 0], terms["mlp_out"].mean(0))
-    heads = direct_logit(
-        tiny, prompts, Points.of(tiny, prompts.n_pos, sites=("head_out",), positions=[-1])
-    )
-    torch.testing.assert_close(heads["head_out"][:, 0], terms["head_out"].mean(0))
-
-
-def test_the_readout_gives_the_logit_difference_at_every_position(tiny, prompts):
-    direction, constant = readout(tiny, prompts)
-    _, cache = tiny.run_with_cache(prompts.tokens)
-    logits = tiny(prompts.tokens)
-    x = cache["ln_final.hook_in"]
-    for pos in range(prompts.n_pos):
-        expected = logit_diff(logits[:, pos], prompts.correct, prompts.wrong)
-        torch.testing.assert_close((direction[:, pos] * x[:, pos]).sum(-1) + constant, expected)
-        # With another position's scale it does not.
-        if pos:
-            assert not torch.allclose(
-                (direction[:, pos - 1] * x[:, pos]).sum(-1) + constant, expected
-            )
+def test_direct_attribution_at_the_last_position_is_part_of_the_logit_difference(tiny, prompts):
+    answers = logit_diff_vector(tiny, prompts.correct, prompts.wrong)
+    parts = direct_attribution(tiny, prompts.tokens, *answers)
+    for sites in (("attn_out", "mlp_out"), ("head_out",)):
+        points = Points.of(tiny, prompts.n_pos, sites=sites, positions=[-1])
+        maps = direct_logit(tiny, prompts, points)
+        heads = parts.heads.sum(-1)
+        expected = {"head_out": heads, "attn_out": heads.sum(-1) + parts.attention_biases}
+        expected["mlp_out"] = parts.mlps
+        for site in sites:
+            ours = maps[site][:, 0]
+            torch.testing.assert_close(ours, expected[site].mean(0), rtol=1e-5, atol=1e-6)
 
 
 def test_noise_corrupts_only_from_its_first_position_on_and_is_the_same_for_the_same_seed(
@@ -164,7 +137,7 @@ def test_noise_corrupts_only_from_its_first_position_on_and_is_the_same_for_the_
 
 
 def test_direct_attribution_of_what_is_not_added_to_the_residual_stream_is_refused(tiny, prompts):
-    with pytest.raises(ValueError, match="resid_post is not"):
+    with pytest.raises(ValueError, match="resid_post is not one"):
         direct_logit(tiny, prompts, Points.of(tiny, prompts.n_pos, sites=("resid_post",)))
 
 

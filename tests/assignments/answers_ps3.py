@@ -32,7 +32,7 @@ WRONG = {
         "keys for values": ("attention.W_V", "attention.W_K"),
         "queries for values": (W_V, "attention.W_Q[head]"),
         "next head's output": (W_O, "attention.W_O[head - 1]"),
-        "the book's helper": (W_V, "book_features.head_weights(model, layer)[0][head]"),
+        "the book's helper": (W_V, "book_pull_back.head_weights(model, layer)[0][head]"),
     },
     "part3": {
         "norm on the wrong side": (Y, "w * (ov(model, layer, head) @ m)"),

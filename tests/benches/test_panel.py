@@ -13,7 +13,7 @@ from helpers.benches import panel as panels
 from helpers.benches.observables import ObservableBench
 from helpers.benches.steering import SteeringBench, on_longer
 from helpers.models.run import last_logits, read_activations
-from helpers.observable_propagation.patching import steer
+from helpers.observable_propagation.edits import steer
 
 pytestmark = pytest.mark.unit
 
@@ -89,7 +89,7 @@ def test_stop_ends_a_fit_and_keeps_what_was_learned(bench) -> None:
     ],
 )
 def test_bad_input_is_said_in_the_panel_before_any_work(bench, field, value, says) -> None:
-    setattr(getattr(bench, field), "value", value)
+    getattr(bench, field).value = value
     bench.start.click()
     assert says in bench.status.value and "role='alert'" in bench.status.value
     assert bench.thread is None and not bench.start.disabled

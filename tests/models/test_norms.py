@@ -7,7 +7,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from helpers.models.norms import IgnoreNorms, Norm, NormGradients, NormWeights
+from helpers.models.norms import Norm
+from helpers.observable_propagation.pull_back import IgnoreNorms, NormGradients, NormWeights
 
 pytestmark = pytest.mark.unit
 NAMES = ["ln_final", "blocks.0.ln1", "blocks.1.ln2"]

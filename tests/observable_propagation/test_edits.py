@@ -14,8 +14,9 @@ from helpers.observable_propagation.edits import (
     least_norm,
     mean_difference,
     projection,
+    steer,
 )
-from helpers.observable_propagation.patching import steer
+from tests.plain_hooks import blocks
 
 pytestmark = pytest.mark.unit
 
@@ -125,12 +126,9 @@ def test_no_other_erasure_of_the_group_changes_less_than_leace(data) -> None:
         assert (other(x) - x).square().sum() > least
 
 
-@pytest.mark.parametrize("fit", [mean_difference, leace])
-def test_what_an_erasure_spares_stays_and_the_rest_of_the_difference_goes(
-    data, features, fit
-) -> None:
+def test_what_leace_spares_stays_and_the_rest_of_the_difference_goes(data, features) -> None:
     x, group = data
-    erased = fit(x, group, spared=features[:1])(x)
+    erased = leace(x, group, spared=features[:1])(x)
     torch.testing.assert_close(erased @ features[0], x @ features[0])
     left = cross_covariance(erased, group)
     along = (left @ features[0]) * features[0] / (features[0] @ features[0])
@@ -175,7 +173,7 @@ def test_groups_without_a_difference_are_refused(data, fit) -> None:
     x, group = data
     with pytest.raises(ValueError, match="empty"):
         fit(x, torch.zeros_like(group))
-    with pytest.raises(ValueError, match="one mean"):
+    with pytest.raises(ValueError, match="same mean"):
         fit(torch.ones_like(x), group)
     with pytest.raises(ValueError, match="between 0 and 1"):
         leace(x, group, shrinkage=1.5)
@@ -197,15 +195,34 @@ def test_an_edit_at_the_end_is_one_of_the_final_norms_input(tiny) -> None:
     assert torch.equal(last_logits(tiny, tokens), base)
 
 
-def test_an_edit_in_front_of_a_layer_is_what_steering_adds_there(tiny) -> None:
-    tokens = torch.randint(1, 101, (2, 6), generator=torch.Generator().manual_seed(0))
-    v = torch.randn(
-        tiny.cfg.d_model, generator=torch.Generator().manual_seed(1), dtype=torch.float64
-    )
-    for layer in range(tiny.cfg.n_layers):
-        with edited(tiny, layer, 2, lambda x: x + v):
-            logits = last_logits(tiny, tokens)
-        torch.testing.assert_close(logits, steer(tiny, tokens, layer, 2, v[None])[0])
+@pytest.mark.parametrize("layer", [0, 1])
+def test_steering_adds_each_vector_to_one_tokens_residual_stream(tiny, layer) -> None:
+    """Against PyTorch's own hooks on the Hugging Face model."""
+    tokens = torch.arange(1, 15).view(2, 7)
+    generator = torch.Generator().manual_seed(0)
+    vectors = torch.randn(3, tiny.cfg.d_model, generator=generator, dtype=torch.float64)
+    logits = steer(tiny, tokens, layer, -3, vectors, batch_size=4)
+    assert logits.shape == (3, 2, tiny.cfg.d_vocab)
+
+    def before_the_block(vector):
+        def add(module, args, kwargs):
+            hidden = args[0].clone()
+            hidden[:, 4] += vector
+            return (hidden, *args[1:]), kwargs
+
+        return add
+
+    for vector, ours in zip(vectors, logits):
+        block = blocks(tiny.original_model)[layer]
+        handle = block.register_forward_pre_hook(before_the_block(vector), with_kwargs=True)
+        try:
+            expected = tiny.original_model(tokens).logits[:, -1]
+        finally:
+            handle.remove()
+        torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-6)
+    nothing = steer(tiny, tokens, layer, 4, 0 * vectors[:1])[0]
+    torch.testing.assert_close(nothing, last_logits(tiny, tokens))
+    assert not torch.allclose(logits[0], logits[1], rtol=1e-4)
 
 
 def test_an_edit_acts_on_the_tokens_named_and_is_gone_after_an_error(tiny) -> None:
@@ -218,7 +235,7 @@ def test_an_edit_acts_on_the_tokens_named_and_is_gone_after_an_error(tiny) -> No
         changed = (tiny(tokens) - base).abs().amax((0, 2))
     assert (changed[:3] == 0).all() and (changed[3:] > 1e-6).all()
     with (
-        pytest.raises(ValueError, match="layers run from 0 to 1"),
+        pytest.raises(ValueError, match="layers are 0 to 1"),
         edited(tiny, 3, -1, lambda x: x),
     ):
         pass

@@ -6,16 +6,16 @@ import pytest
 import torch
 from one_path import gradient
 
-from helpers.models.norms import Norm, NormGradients, NormWeights
+from helpers.models.norms import Norm
 from helpers.models.run import read_activations
-from helpers.observable_propagation.features import (
-    head_biases,
-    head_features,
+from helpers.observable_propagation.features import head_biases, head_features, ov_svd
+from helpers.observable_propagation.observables import Observable
+from helpers.observable_propagation.pull_back import (
+    NormGradients,
+    NormWeights,
     head_weights,
-    ov_svd,
     through_heads,
 )
-from helpers.observable_propagation.observables import Observable
 
 pytestmark = pytest.mark.unit
 TOKENS = torch.arange(1, 8)[None]

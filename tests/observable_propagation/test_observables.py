@@ -55,8 +55,8 @@ def test_it_shows_itself_in_one_order_with_spaces_visible(tiny) -> None:
     other = Observable.of(tiny, {" w7": 0.5, " w3": 1, " w5": -1})
     assert str(one) == str(other) == "␣w3 + 0.5·␣w7 − ␣w5"
     assert str(-Observable.of(tiny, {"w3": 1})) == "−w3"
-    assert one.name == str(one) and one.named("n").name == "n"
-    assert one.named("n") == one
+    named = Observable.of(tiny, {" w5": -1, " w3": 1, " w7": 0.5}, "n")
+    assert one.name == str(one) and named.name == "n" and named == one
 
 
 def test_it_cannot_be_changed(tiny) -> None:
