@@ -78,7 +78,10 @@ def test_a_module_is_one_idea(path: Path) -> None:
 
 @pytest.mark.parametrize("path", NOTEBOOKS + SETS, ids=relative)
 def test_a_code_cell_is_short_enough_to_follow(path: Path) -> None:
-    assert max(len(source.splitlines()) for source in cells(path, "code")) <= 30
+    limit = (
+        40 if path in SETS else 30
+    )  # hidden tests are long, and nobody follows them line by line
+    assert max(len(source.splitlines()) for source in cells(path, "code")) <= limit
 
 
 # Reading
