@@ -1,14 +1,16 @@
 """Attribution maps: ActivPatch, AttrPatch and DLA, each usable as α of Eq. 5 (section 6.1).
 
-A map has a site's scores in the shape of an ActivScalar's θ, averaged over prompts. What is
-attributed is the logit difference at the last token, in nats; a positive score says that the
-activation, as it is, speaks for the correct answer, so that scaling it up should too.
+A map has a site's scores in the shape of an ActivScalar's θ, averaged over prompts or, with
+``mean=False``, one for each prompt on a first axis. What is attributed is the logit difference at
+the last token, in nats; a positive score says that the activation, as it is, speaks for the
+correct answer, so that scaling it up should too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
+from itertools import product
 from math import prod
 
 import torch
@@ -20,6 +22,7 @@ from helpers.activation_scaling.interventions import ActivScalar
 from helpers.activation_scaling.objective import logit_diff
 from helpers.activation_scaling.points import Points
 from helpers.models.direct import logit_diff_vector, readout
+from helpers.models.resume import Run
 from helpers.models.run import HOOKS, last_logits, read_activations
 from helpers.models.tokens import check_one_length
 from helpers.prompts.prompts import Prompts
@@ -85,41 +88,49 @@ def activ_patch(
     other: Activations,
     *,
     strength: float = 1.0,
+    mean: bool = True,
     batch_size: int = 64,
 ) -> Maps:
     """Activation patching: the fall of the logit difference when one activation is swapped.
 
     α_k = [LD(x) − LD(x with h_k ← h_k + s·(h'_k − h_k))] / s, a forward pass for each prompt and
-    point.
+    point. A swap changes nothing in front of its layer and position, so each pass starts there.
 
     Args:
         other: h', from :func:`activations` of counterfactuals or :func:`noised_activations`.
         strength: s: 1 swaps; towards 0 the map goes to that of :func:`attr_patch`.
+        mean: over prompts; else every prompt has a map of its own, on a first axis.
         batch_size: rows in one forward pass.
     """
-    check_one_length(prompts.tokens)
-    base = logit_diff(last_logits(model, prompts.tokens), prompts.correct, prompts.wrong)
-    maps = _empty_maps(points, base)
-    for site, layer in _places(points):
-        # Every swap of this site and layer: a prompt, a position and, where the site has them, a
-        # head.
-        axes = [torch.arange(len(prompts)), torch.tensor(points.positions)]
-        axes.append(torch.arange(prod(points.heads(site))))
-        falls = []
-        for swaps in torch.cartesian_prod(*axes).to(base.device).split(batch_size):
-            row, *where = swaps.T if points.heads(site) else swaps[:, :2].T
-            h_other = other[site, layer][row, *where]
-            with model.hooks(fwd_hooks=[(_hook((site, layer)), _swap(where, h_other, strength))]):
-                logits = last_logits(model, prompts.tokens[row])
+    run = Run.of(model, prompts.tokens)
+    base = logit_diff(run.logits, prompts.correct, prompts.wrong)
+    # Every swap at one layer and position: a site, a prompt and, where the site has them, a head.
+    sizes = [(len(prompts), prod(points.heads(site))) for site in points.sites]
+    axes = [torch.cartesian_prod(*map(torch.arange, size)) for size in sizes]
+    site = torch.arange(len(sizes)).repeat_interleave(torch.tensor(list(map(len, axes))))
+    swaps = torch.cat([site[:, None], torch.cat(axes)], dim=1).to(base.device)
+    falls = []
+    for layer, pos in product(points.layers, points.positions):
+        for chunk in swaps.split(batch_size):
+            row, hooks = chunk[:, 1], []
+            for number, name in enumerate(points.sites):
+                at = (chunk[:, 0] == number).nonzero()[:, 0]
+                head = [chunk[at, 2]] if points.heads(name) else []
+                h_other = other[name, layer][row[at], pos, *head]
+                hooks.append((_hook((name, layer)), _swap((at, 0, *head), h_other, strength)))
+            with model.hooks(fwd_hooks=hooks):
+                logits = run.edited(model, layer, pos, lambda x: x, row)
             falls.append(base[row] - logit_diff(logits, prompts.correct[row], prompts.wrong[row]))
-        shape = (len(prompts), len(points.positions), *points.heads(site))
-        maps[site][points.layers.index(layer)] = torch.cat(falls).view(shape).mean(0) / strength
+    scores = torch.cat(falls).view(len(points.layers), len(points.positions), -1) / strength
+    maps = {}
+    for name, part in zip(points.sites, scores.split([p * h for p, h in sizes], dim=-1)):
+        each = part.unflatten(-1, (len(prompts), *points.heads(name))).movedim(2, 0)
+        maps[name] = each.mean(0) if mean else each
     return maps
 
 
-def _swap(where: list[Tensor], h_other: Float[Tensor, "swap d"], strength: float):
+def _swap(at: tuple, h_other: Float[Tensor, "swap d"], strength: float):
     def hook(h: Tensor, hook) -> Tensor:
-        at = (torch.arange(len(h), device=h.device), *where)
         h = h.clone()
         h[at] = h[at] + strength * (h_other - h[at])
         return h
@@ -128,7 +139,12 @@ def _swap(where: list[Tensor], h_other: Float[Tensor, "swap d"], strength: float
 
 
 def attr_patch(
-    model: TransformerBridge, prompts: Prompts, points: Points, other: Activations
+    model: TransformerBridge,
+    prompts: Prompts,
+    points: Points,
+    other: Activations,
+    *,
+    mean: bool = True,
 ) -> Maps:
     """Attribution patching: :func:`activ_patch` to first order, α_k = −∇_{h_k}LD(x) · (h'_k − h_k).
 
@@ -146,15 +162,16 @@ def attr_patch(
     with torch.enable_grad(), model.hooks(fwd_hooks=hooks):
         difference = logit_diff(last_logits(model, prompts.tokens), prompts.correct, prompts.wrong)
         gradients = torch.autograd.grad(difference.sum(), list(own.values()))
-    maps = _empty_maps(points, difference.detach())
-    for ((site, layer), h), gradient in zip(own.items(), gradients):
-        score = -(gradient * (other[site, layer] - h.detach())).sum(-1).mean(0)
-        maps[site][points.layers.index(layer)] = score[list(points.positions)]
-    return maps
+    scores = {}
+    for (place, h), gradient in zip(own.items(), gradients):
+        scores[place] = -(gradient * (other[place] - h.detach())).sum(-1)
+    return _as_maps(scores, points, mean)
 
 
 @torch.no_grad()
-def direct_logit(model: TransformerBridge, prompts: Prompts, points: Points) -> Maps:
+def direct_logit(
+    model: TransformerBridge, prompts: Prompts, points: Points, *, mean: bool = True
+) -> Maps:
     """Direct logit attribution: α_k = h_k · r_i, with the final norm's σ held at position i.
 
     Scores of the last position are parts of the logit difference (``helpers.models.direct``);
@@ -171,14 +188,13 @@ def direct_logit(model: TransformerBridge, prompts: Prompts, points: Points) -> 
     final, _ = read_activations(model, prompts.tokens, ["ln_final.hook_in"])
     difference, _ = logit_diff_vector(model, prompts.correct, prompts.wrong)
     r, _ = readout(model, final["ln_final.hook_in"], difference[:, None])
-    maps = _empty_maps(points, r)
+    scores = {}
     for (site, layer), h in found.items():
         if site == "head_out":
-            score = torch.einsum("bphe, hed, bpd -> bph", h, model.W_O[layer], r)
+            scores[site, layer] = torch.einsum("bphe, hed, bpd -> bph", h, model.W_O[layer], r)
         else:
-            score = torch.einsum("bpd, bpd -> bp", h, r)
-        maps[site][points.layers.index(layer)] = score.mean(0)[list(points.positions)]
-    return maps
+            scores[site, layer] = torch.einsum("bpd, bpd -> bp", h, r)
+    return _as_maps(scores, points, mean)
 
 
 def as_scalars(maps: Maps, points: Points) -> ActivScalar:
@@ -189,9 +205,16 @@ def as_scalars(maps: Maps, points: Points) -> ActivScalar:
     return intervention
 
 
-def _empty_maps(points: Points, like: Tensor) -> Maps:
-    shape = (len(points.layers), len(points.positions))
-    return {site: like.new_zeros(*shape, *points.heads(site)) for site in points.sites}
+def _as_maps(
+    scores: Mapping[tuple[str, int], Float[Tensor, "batch pos *head"]], points: Points, mean: bool
+) -> Maps:
+    """Scores at every position as maps of the points, of each prompt or their mean."""
+    maps = {}
+    for site in points.sites:
+        each = torch.stack([scores[site, layer] for layer in points.layers], dim=1)
+        each = each[:, :, list(points.positions)]
+        maps[site] = each.mean(0) if mean else each
+    return maps
 
 
 def _places(points: Points) -> list[tuple[str, int]]:

@@ -206,3 +206,18 @@ def test_the_best_strength_is_the_best_of_those_tried(tiny, prompts, others):
 
     assert best in [sign * magnitude for magnitude in magnitudes for sign in (1, -1)]
     assert psi(best) == max(psi(sign * magnitude) for magnitude in magnitudes for sign in (1, -1))
+
+
+def test_maps_of_each_prompt_are_those_of_the_prompts_alone_and_their_mean_is_the_map(
+    tiny, prompts, others
+):
+    points = Points.of(tiny, prompts.n_pos, sites=("head_out", "mlp_out"), positions=[1, -1])
+    other = activations(tiny, others.tokens, points)
+    first = {place: values[:1] for place, values in other.items()}
+    for method, given in ((activ_patch, (other,)), (attr_patch, (other,)), (direct_logit, ())):
+        each = method(tiny, prompts, points, *given, mean=False)
+        alone = method(tiny, prompts.at([0]), points, *(given and (first,)))
+        for site, scores in method(tiny, prompts, points, *given).items():
+            torch.testing.assert_close(each[site].mean(0), scores)
+            torch.testing.assert_close(each[site][0], alone[site], atol=1e-6, rtol=1e-5)
+            assert not torch.allclose(each[site][0], each[site][1])
