@@ -94,7 +94,7 @@ def test_the_reference_lists_every_module() -> None:
 
 
 def test_the_readme_names_what_there_is() -> None:
-    """Its files exist, a name "`x` in `file`" is defined there, and every room is in the tree."""
+    """Its files exist and define what it names in them, and its tree lists every module."""
     text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
     files = re.findall(r"`((?:book|helpers|tests|assignments|benchmarks)/[\w./-]+)`", text)
     assert len(files) > 15
@@ -106,6 +106,12 @@ def test_the_readme_names_what_there_is() -> None:
         source = (ROOT / file).read_text(encoding="utf-8")
         for name in filter(None, names):
             assert re.search(rf"^(?:(?:def|class) )?{name}\b", source, re.MULTILINE), (name, file)
-    rooms = {path.relative_to(ROOT).parts[1] for path in HELPERS if path.name == "__init__.py"}
-    for room in rooms - {"__init__.py"}:
-        assert f" {room}/ " in text
+    # The tree: two more spaces a level, folders with a slash.
+    tree = (ROOT / "README.md").read_text(encoding="utf-8").partition("```\nhelpers/")[2]
+    listed, room = set(), ""
+    for indent, name in re.findall(r"^( {2,4})(\w+(?:/|\.py)) ", tree, re.MULTILINE):
+        room = name if name.endswith("/") else room if len(indent) == 4 else ""
+        listed.add(room + name if room != name else name)
+    for path in HELPERS:
+        name = path.relative_to(ROOT / "helpers").as_posix()
+        assert name.endswith("__init__.py") or name in listed, name
