@@ -55,25 +55,21 @@ def noised_activations(
     points: Points,
     *,
     std: float = 3.0,
-    positions: list[int] | None = None,
     seed: int = 0,
 ) -> dict[tuple[str, int], Tensor]:
-    """Activations of prompts with Gaussian noise on their token embeddings, as a corrupted run.
+    """Activations of prompts with Gaussian noise on all token embeddings but the first.
 
     Args:
         std: in standard deviations of the embedding's entries; Meng et al. (2022) take 3.
-        positions: those with noise; all after the beginning-of-sequence token if not given.
         seed: of the noise, drawn on the CPU so that it is the same on every device.
     """
-    where = list(range(1, prompts.n_pos)) if positions is None else positions
     scale = std * model.W_E.std()
     generator = torch.Generator().manual_seed(seed)
 
     def corrupt(embedding: Tensor, hook) -> Tensor:
-        size = (len(embedding), len(where), embedding.shape[-1])
-        noise = torch.randn(size, generator=generator, dtype=torch.float64)
+        noise = torch.randn(embedding[:, 1:].shape, generator=generator, dtype=torch.float64)
         out = embedding.clone()
-        out[:, where] += scale * noise.to(embedding)
+        out[:, 1:] += scale * noise.to(embedding)
         return out
 
     with model.hooks(fwd_hooks=[("hook_embed", corrupt)]):

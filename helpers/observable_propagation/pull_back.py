@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from jaxtyping import Float
@@ -121,8 +121,7 @@ def mlp_gradient(model: TransformerBridge, layer: int, y: Vectors, x: Point) -> 
     return gradient.view(y.shape)
 
 
-@dataclass(frozen=True)
-class Boundary:
+class Boundary(NamedTuple):
     """A point between two inputs where a function takes a level: 0 on the decision boundary."""
 
     point: Point
@@ -130,31 +129,25 @@ class Boundary:
 
 
 def decision_boundary(
-    f: Callable[[Point], float | Tensor], x_minus: Point, x_plus: Point, *, halfway: bool = False
+    f: Callable[[Point], float | Tensor], x_minus: Point, x_plus: Point
 ) -> Boundary:
     """The point on the segment from x₋ to x₊ where f is 0 (section 4.3.4), by Brent's method.
 
+    Where f has one sign at both ends, the point where it is halfway between their values.
+
     Args:
         f: continuous, for example ``lambda x: y @ mlp_output(model, 16, x)``.
-        x_minus, x_plus: inputs on which f has opposite signs, in either order.
-        halfway: where the signs agree, take the point with the mean of the two values instead.
 
     Raises:
-        ValueError: the signs agree and ``halfway`` is not set, or f has one value at both ends.
+        ValueError: f has one value at both ends.
     """
 
     def along(t: float) -> float:
         return float(f(x_minus + t * (x_plus - x_minus)))
 
-    first, last, level = along(0.0), along(1.0), 0.0
+    first, last = along(0.0), along(1.0)
     if first == last:
         raise ValueError(f"f is {first:.4g} at both ends, which bracket nothing.")
-    if first * last > 0:
-        if not halfway:
-            raise ValueError(
-                f"f is {first:.4g} at one end and {last:.4g} at the other, of one sign: there may "
-                "be no decision boundary between. Choose other inputs, or set halfway=True."
-            )
-        level = (first + last) / 2
+    level = (first + last) / 2 if first * last > 0 else 0.0
     t = brentq(lambda t: along(t) - level, 0.0, 1.0)
     return Boundary(x_minus + t * (x_plus - x_minus), level)

@@ -12,7 +12,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from helpers.models.norms import Norm
-from helpers.observable_propagation.paths import Component, Path, show
+from helpers.observable_propagation.paths import Component, Path
 from helpers.observable_propagation.pull_back import IGNORE, Norms, through_heads
 from helpers.runs.workers import parallel_map
 
@@ -38,9 +38,6 @@ class Found:
     chain: Path
     score: float
     features: Float[Tensor, "*n d_model"]
-
-    def __str__(self) -> str:
-        return f"{show(self.chain)}: {self.score:.4g}"
 
 
 @dataclass(frozen=True)

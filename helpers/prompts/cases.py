@@ -1,4 +1,4 @@
-"""Prompts beyond the two tasks: counterfactuals, a pronoun task, and single prompts of papers that the chapters speak of."""
+"""Prompts beyond the two tasks: single cases, counterfactuals, and a pronoun task."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from helpers.prompts.people import one_token_names
 from helpers.prompts.prompts import Prompts, Task
 from helpers.prompts.words import capitals
 
-# Yu et al. (2023), whose world-capital prompts the CCC template follows; Ortu et al. (2024), as in Fig. 8 of the
-# activation-scaling paper. Each with its correct and its wrong answer.
+# Yu et al. (2023), whose prompts the CCC template follows, and Ortu et al. (2024), as in Fig. 8 of
+# the activation-scaling paper: prompt, correct and wrong answer.
 WORLD_CAPITAL = (
     "The capital of Poland is London. Q: What is the capital of Poland? A:",
     " Warsaw",
@@ -21,7 +21,7 @@ WORLD_CAPITAL = (
 )
 IPHONE = ("iPhone was developed by Google. iPhone was developed by", " Apple", " Google")
 
-# More of the kind of IPHONE: product, who made it, who else might have.
+# More prompts like IPHONE: product, who made it, who else might have.
 PRODUCTS = (
     ("iPhone", "Apple", "Google"),
     ("Windows", "Microsoft", "Apple"),
@@ -33,7 +33,7 @@ PRODUCTS = (
     ("Kindle", "Amazon", "Apple"),
 )
 
-# The name stands inside the sentence, where many more names are one token than at the start of a text.
+# The name is inside the sentence, where more names are one token than at the start of a text.
 PRONOUN_TEMPLATES = (
     "Everyone in the office likes {name} because",
     "Last week {name} left early because",
@@ -43,9 +43,9 @@ PRONOUNS = {"F": (" she", " he"), "M": (" he", " she")}
 
 
 def developed_by(model: TransformerBridge) -> list[Prompts]:
-    """Conflicts after Ortu et al. (2024), ``IPHONE`` first: "Xbox was developed by Sony. Xbox was developed by".
+    """Conflicts such as "Xbox was developed by Sony. Xbox was developed by", ``IPHONE`` first.
 
-    One prompt each, since their lengths differ; those whose answers are not one token are left out.
+    One prompt each, as lengths differ; those whose answers are not one token are left out.
     """
     made = []
     for product, right, wrong in PRODUCTS:
@@ -56,50 +56,52 @@ def developed_by(model: TransformerBridge) -> list[Prompts]:
 
 
 def counterfactual(model: TransformerBridge, prompts: Prompts) -> Prompts:
-    """Each prompt with the roles of its two answers exchanged, and of the countries whose capitals they are.
+    """Each prompt with its two answers exchanged, and the countries whose capitals they are.
 
-    The answers that are compared stay the same, so that the logit difference changes its sign for a model that is right on
-    both. CCC: "The capital of Poland is London. ... Poland?" becomes "The capital of the United Kingdom is Warsaw. ...";
-    IOI: the two names change places.
+    "The capital of Poland is London. ... Poland?" becomes "The capital of the United Kingdom is
+    Warsaw. ..."; in IOI the two names change places. The answers that are compared stay, so the
+    logit difference of a model that is right on both changes its sign.
 
     Raises:
-        ValueError: a counterfactual of another length than its prompt, or one that changes nothing.
+        ValueError: prompts of several lengths, a counterfactual of another length than its prompt,
+            or one that changes nothing.
     """
     countries = {" " + capital: country for country, capital in capitals()}
     texts = []
     for text, right, wrong in zip(prompts.texts, prompts.correct_texts, prompts.wrong_texts):
-        pairs = [(right.strip(), wrong.strip())]
+        exchange = {right.strip(): wrong.strip()}
         if right in countries and wrong in countries:
-            pairs.append((countries[right], countries[wrong]))
-        exchange = {a: b for pair in pairs for a, b in (pair, pair[::-1])}
+            exchange[countries[right]] = countries[wrong]
+        exchange |= {b: a for a, b in exchange.items()}
         # Longest first, and whole words: "Oman" is not part of "Romania".
         words = "|".join(re.escape(word) for word in sorted(exchange, key=len, reverse=True))
-        changed = re.sub(rf"(?<!\w)({words})(?!\w)", lambda found: exchange[found[0]], text)
+        pieces = re.split(rf"(?<!\w)({words})(?!\w)", text)
+        changed = "".join(exchange.get(piece, piece) for piece in pieces)
         if changed == text:
             raise ValueError(
                 f"neither {right!r} nor {wrong!r} is in {text!r}: nothing to exchange."
             )
-        texts.append(changed)
-    for text, changed in zip(prompts.texts, texts):
         tokenize(model, [text, changed])  # raises where the lengths differ
+        texts.append(changed)
     return Prompts.of(model, texts, prompts.correct_texts, prompts.wrong_texts)
 
 
 def pronoun_task(
     model: TransformerBridge, *, template: int = 0, n_train: int = 8, n_test: int = 8, seed: int = 0
 ) -> Task:
-    """Which pronoun follows a name: as many female as male names, one to a prompt; the halves share no name.
+    """Which pronoun follows a name: as many female as male names in each half, none in both.
 
-    Correct is the pronoun of the sex that is registered for most bearers of the name; nothing is said of any one of them.
+    Correct is the pronoun of the sex registered for most bearers of the name; that says nothing
+    about any one of them.
 
     Args:
-        model: whose tokenizer decides which names are one token.
+        model: its tokenizer decides which names are one token.
         template: index into ``PRONOUN_TEMPLATES``.
-        n_train, n_test: how many prompts each half gets; even, so that both sexes are there alike.
+        n_train, n_test: prompts in each half; even.
         seed: of the draw.
 
     Raises:
-        ValueError: unknown template, sizes that are not positive and even, or too few names; the message says how many.
+        ValueError: unknown template, sizes that are not positive and even, or too few names.
     """
     if not 0 <= template < len(PRONOUN_TEMPLATES):
         raise ValueError(
@@ -107,24 +109,18 @@ def pronoun_task(
         )
     if n_train < 2 or n_test < 2 or n_train % 2 or n_test % 2:
         raise ValueError(f"n_train = {n_train} and n_test = {n_test} must be even and at least 2.")
-    text = PRONOUN_TEMPLATES[template]
+    text, random = PRONOUN_TEMPLATES[template], Random(seed)
     kept, dropped = one_token_names(model, seed)
-    random = Random(seed)
     half = (n_train + n_test) // 2
     for sex, found in kept.items():
         if len(found) < half:
             raise ValueError(
-                f"the pronoun task has {len(found)} names ({sex}) for {half} prompts. Ask for fewer."
+                f"the pronoun task has {len(found)} names ({sex}) for {half}. Ask for fewer."
             )
     halves = []
     for start, stop in ((0, n_train // 2), (n_train // 2, half)):
         drawn = [(name, sex) for sex in kept for name in kept[sex][start:stop]]
         random.shuffle(drawn)
-        halves.append(
-            Prompts.of(
-                model,
-                [text.format(name=name) for name, _ in drawn],
-                *zip(*(PRONOUNS[sex] for _, sex in drawn)),
-            )
-        )
+        texts = [text.format(name=name) for name, _ in drawn]
+        halves.append(Prompts.of(model, texts, *zip(*(PRONOUNS[sex] for _, sex in drawn))))
     return Task("pronoun", text, *halves, dropped=dict(dropped))

@@ -1,9 +1,8 @@
-"""Prompts with a correct and a wrong one-token answer, as one batch; mixed lengths too.
+"""Prompts with a correct and a wrong one-token answer, as one batch.
 
-Shorter prompts of a batch are padded on the right. In a causal model no token sees what comes after it, so the
-padding changes nothing at a prompt's own positions: no attention mask and no shifted position ids are needed, in any
-architecture. All that has to be taken care of is where a prompt ends, and ``helpers.models.run.last_logits`` reads
-that from the tokens.
+Prompts of several lengths are padded on the right. In a causal model no token sees what comes
+after it, so padding needs neither attention mask nor position ids, in any architecture; only where
+a prompt ends has to be known (``helpers.models.tokens.ends``).
 """
 
 from __future__ import annotations
@@ -23,11 +22,11 @@ from helpers.models.tokens import PAD, single_token, tokenize
 
 @dataclass(frozen=True)
 class Prompts:
-    """Prompts of one length with their answers, tokenized.
+    """Tokenized prompts with their answers.
 
     Attributes:
         texts, correct_texts, wrong_texts: as strings; answers with their leading space.
-        tokens: ids, beginning-of-sequence token first.
+        tokens: ids, beginning-of-sequence token first, shorter prompts padded with ``PAD``.
         correct, wrong: ids of the answers.
     """
 
@@ -46,38 +45,39 @@ class Prompts:
         correct: Sequence[str],
         wrong: Sequence[str],
     ) -> Prompts:
-        """Prompts of one's own.
+        """Prompts of one length.
 
         Raises:
-            ValueError: lists of unequal size or empty, prompts of unequal length, an answer that is not one token, or a
-                correct answer that equals the wrong one.
+            ValueError: lists of unequal size or empty, prompts of unequal length, an answer that is
+                not one token, or a correct answer that equals the wrong one.
         """
         if not len(texts) == len(correct) == len(wrong):
             raise ValueError(
-                f"{len(texts)} prompts, {len(correct)} correct and {len(wrong)} wrong answers; these must match."
+                f"{len(texts)} prompts, {len(correct)} correct and {len(wrong)} wrong answers; "
+                "these must match."
             )
         tokens = tokenize(model, list(texts))
-        ids = [[single_token(model, answer) for answer in answers] for answers in (correct, wrong)]
-        if same := [text for text, right, other in zip(texts, *ids) if right == other]:
-            raise ValueError(
-                f"the correct and the wrong answer are the same token for {same[0]!r}."
-            )
-        right, other = (torch.tensor(row, device=device_of(model)) for row in ids)
-        return cls(tuple(texts), tuple(correct), tuple(wrong), tokens, right, other)
+        right = torch.tensor([single_token(model, answer) for answer in correct])
+        other = torch.tensor([single_token(model, answer) for answer in wrong])
+        for text, same in zip(texts, right == other):
+            if same:
+                raise ValueError(f"the correct and the wrong answer are one token for {text!r}.")
+        device = device_of(model)
+        texts = tuple(texts), tuple(correct), tuple(wrong)
+        return cls(*texts, tokens, right.to(device), other.to(device))
 
     def at(self, rows: Sequence[int] | Int[Tensor, " rows"]) -> Prompts:
         """Some of the prompts, by index."""
         rows = torch.as_tensor(rows)
-        there = rows.to(self.tokens.device)
-        texts = (
-            tuple(column[i] for i in rows.tolist())
-            for column in (self.texts, self.correct_texts, self.wrong_texts)
-        )
-        return Prompts(*texts, self.tokens[there], self.correct[there], self.wrong[there])
+        texts = []
+        for column in (self.texts, self.correct_texts, self.wrong_texts):
+            texts.append(tuple(column[i] for i in rows.tolist()))
+        rows = rows.to(self.tokens.device)
+        return Prompts(*texts, self.tokens[rows], self.correct[rows], self.wrong[rows])
 
     @property
     def n_pos(self) -> int:
-        """Prompt length in tokens, the beginning-of-sequence token included."""
+        """Length of the longest prompt in tokens, the beginning-of-sequence token included."""
         return self.tokens.shape[1]
 
     def __len__(self) -> int:
@@ -86,12 +86,12 @@ class Prompts:
 
 @dataclass(frozen=True)
 class Task:
-    """A task split in two halves that share no country (CCC) or no name (IOI).
+    """A task in two halves that share no country (CCC) or no name (IOI, pronoun).
 
     Attributes:
-        name, template: which task, and its prompt template.
+        name, template: of the task.
         train, test: the prompts.
-        dropped: why candidates were left out, and how many were.
+        dropped: number of candidates left out, by reason.
     """
 
     name: str
@@ -101,48 +101,25 @@ class Task:
     dropped: dict[str, int]
 
     def __str__(self) -> str:
-        dropped = ", ".join(f"{count} {reason}" for reason, count in self.dropped.items()) or "none"
-        return f"{self.name}: {len(self.train)} train and {len(self.test)} test prompts of {self.train.n_pos} tokens; left out: {dropped}"
+        dropped = ", ".join(f"{count} {reason}" for reason, count in self.dropped.items())
+        return (
+            f"{self.name}: {len(self.train)} train and {len(self.test)} test prompts of "
+            f"{self.train.n_pos} tokens; left out: {dropped or 'none'}"
+        )
 
 
 def join(parts: Sequence[Prompts]) -> Prompts:
-    """Prompts of several tasks or templates as one set, padded with ``PAD`` where their lengths differ.
-
-    Prompts of one length stay as they are. Padded sets work wherever the book takes prompts, except with interventions
-    that are tied to positions, which refuse them.
+    """Several sets of prompts as one, padded where their lengths differ.
 
     Raises:
-        ValueError: there is nothing to join.
+        ValueError: no sets, or a padded one.
     """
     if not parts:
         raise ValueError("there are no prompts to join.")
+    texts = []
+    for name in ("texts", "correct_texts", "wrong_texts"):
+        texts.append(sum((getattr(part, name) for part in parts), ()))
     rows = [row for part in parts for row in part.tokens]
-    return Prompts(
-        *(
-            tuple(text for part in parts for text in getattr(part, name))
-            for name in ("texts", "correct_texts", "wrong_texts")
-        ),
-        tokens=pad_sequence(rows, batch_first=True, padding_value=PAD),
-        correct=torch.cat([part.correct for part in parts]),
-        wrong=torch.cat([part.wrong for part in parts]),
-    )
-
-
-def mixed(
-    model: TransformerBridge, texts: Sequence[str], correct: Sequence[str], wrong: Sequence[str]
-) -> Prompts:
-    """Prompts of one's own, of any lengths; ``Prompts.of`` without its demand that the lengths be equal.
-
-    Raises:
-        ValueError: as ``Prompts.of``, lengths aside.
-    """
-    if not len(texts) == len(correct) == len(wrong):
-        raise ValueError(
-            f"{len(texts)} prompts, {len(correct)} correct and {len(wrong)} wrong answers; these must match."
-        )
-    return join(
-        [
-            Prompts.of(model, [text], [right], [other])
-            for text, right, other in zip(texts, correct, wrong)
-        ]
-    )
+    tokens = pad_sequence(rows, batch_first=True, padding_value=PAD)
+    correct = torch.cat([part.correct for part in parts])
+    return Prompts(*texts, tokens, correct, torch.cat([part.wrong for part in parts]))

@@ -1,4 +1,4 @@
-"""Lists of words that prompts are made of; each file names its source."""
+"""Lists of words that prompts are made of; each data file names its source."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from importlib.resources import files
 
 @cache
 def capitals() -> tuple[tuple[str, str], ...]:
-    """Countries and their capitals; the file names its source."""
+    """Countries with their capitals."""
     return tuple((row["country"], row["capital"]) for row in _rows("capitals.csv"))
 
 
 @cache
 def names() -> tuple[tuple[str, str], ...]:
-    """Given names, each with F or M as registered for most of its bearers; the file names its source."""
+    """Given names with F or M, as registered for most of their bearers."""
     return tuple((row["name"], row["gender"]) for row in _rows("names.csv"))
 
 

