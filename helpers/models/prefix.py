@@ -18,7 +18,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from transformers import DynamicCache
 
 from helpers.models.load import kv_heads
-from helpers.models.run import last_logits
+from helpers.models.run import last_logits, last_logits_after
 from helpers.models.tokens import check_one_length, is_padded
 
 # Positions that must be saved to pay for a forward pass more, which reads all weights again on a
@@ -52,7 +52,7 @@ class Prefix:
         """
         check_one_length(tokens)
         cache = DynamicCache()
-        _last_logits(model, tokens, cache)
+        last_logits_after(model, tokens, cache)
         return cls(tuple((layer.keys, layer.values) for layer in cache.layers), tokens.shape[1])
 
     def rows(self, index: Int[Tensor, " new_row"]) -> Prefix:
@@ -67,7 +67,7 @@ class Prefix:
         cache = DynamicCache()  # a new one, because a run adds to it
         for layer, (keys, values) in enumerate(self.layers):
             cache.update(keys, values, layer)
-        return _last_logits(model, tokens, cache)
+        return last_logits_after(model, tokens, cache)
 
 
 @dataclass(frozen=True)
@@ -119,12 +119,3 @@ class Runs:
         with steered(n, slice(start.length, None)):
             logits = start.last_logits(model, tokens[:, start.length :].repeat(groups, 1))
         return logits.unflatten(0, (groups, n))
-
-
-def _last_logits(
-    model: TransformerBridge, tokens: Int[Tensor, "row pos"], cache: DynamicCache
-) -> Float[Tensor, "row d_vocab"]:
-    # A tensor, as in helpers.models.run.last_logits.
-    last = torch.tensor([tokens.shape[1] - 1], device=tokens.device)
-    how = {"past_key_values": cache, "use_cache": True, "logits_to_keep": last}
-    return model.original_model(input_ids=tokens, **how).logits[:, -1]

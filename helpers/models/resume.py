@@ -18,6 +18,9 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import DynamicCache
 
+from helpers.models.run import last_logits_after
+from helpers.models.tokens import check_one_length
+
 Edit = Callable[[Float[Tensor, "row d_model"]], Float[Tensor, "row d_model"]]
 
 
@@ -42,7 +45,12 @@ class Run:
     def of(
         cls, model: TransformerBridge, tokens: Int[Tensor, "prompt pos"], *, batch_size: int = 64
     ) -> Run:
-        """Run the prompts, ``batch_size`` in one forward pass."""
+        """Run the prompts, ``batch_size`` in one forward pass.
+
+        Raises:
+            ValueError: prompts of several lengths.
+        """
+        check_one_length(tokens)
         names = [f"blocks.{layer}.hook_resid_pre" for layer in range(model.cfg.n_layers)]
         streams = {name: [] for name in [*names, "ln_final.hook_in"]}
 
@@ -53,7 +61,7 @@ class Run:
         with model.hooks(fwd_hooks=[(name, partial(keep, name=name)) for name in streams]):
             for chunk in tokens.split(batch_size):
                 caches.append(DynamicCache())
-                logits.append(_last_logits(model, chunk, caches[-1]))
+                logits.append(last_logits_after(model, chunk, caches[-1]))
         past = []
         for layers in zip(*(cache.layers for cache in caches)):
             keys = torch.cat([layer.keys for layer in layers])
@@ -91,7 +99,7 @@ class Run:
         for number, (keys, values) in enumerate(self.past if first else ()):
             cache.update(keys[rows, :, :first], values[rows, :, :first], number)
         with _entered(model, layer, x):
-            return _last_logits(model, self.tokens[rows, first:], cache)
+            return last_logits_after(model, self.tokens[rows, first:], cache)
 
     @torch.no_grad()
     def steered(
@@ -117,15 +125,6 @@ class Run:
     @property
     def _all(self) -> Int[Tensor, " prompt"]:
         return torch.arange(len(self.tokens), device=self.tokens.device)
-
-
-def _last_logits(
-    model: TransformerBridge, tokens: Int[Tensor, "row pos"], cache: DynamicCache
-) -> Float[Tensor, "row d_vocab"]:
-    last = torch.tensor([tokens.shape[1] - 1], device=tokens.device)  # see run.last_logits
-    return model.original_model(
-        input_ids=tokens, past_key_values=cache, use_cache=True, logits_to_keep=last
-    ).logits[:, -1]
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
+from transformers import DynamicCache
 
 from helpers.models.tokens import ends, is_padded
 
@@ -40,11 +41,21 @@ def last_logits(
             input_ids=tokens.clamp_min(0), logits_to_keep=kept, use_cache=False
         ).logits
         return logits[torch.arange(len(tokens), device=tokens.device), own]
+    return last_logits_after(model, tokens, None)
+
+
+def last_logits_after(
+    model: TransformerBridge, tokens: Int[Tensor, "batch pos"], cache: DynamicCache | None
+) -> Float[Tensor, "batch d_vocab"]:
+    """Last-token logits of tokens that follow those whose keys and values are in a cache.
+
+    The run adds the tokens' own keys and values to the cache.
+    """
     # A tensor, because a slice would reach the unembedding as a strided view, which torch
     # multiplies row by row, reading all of W_U for each.
     last = torch.tensor([tokens.shape[1] - 1], device=tokens.device)
-    logits = model.original_model(input_ids=tokens, logits_to_keep=last, use_cache=False).logits
-    return logits[:, -1]
+    how = {"logits_to_keep": last, "past_key_values": cache, "use_cache": cache is not None}
+    return model.original_model(input_ids=tokens, **how).logits[:, -1]
 
 
 @torch.no_grad()

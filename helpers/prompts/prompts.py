@@ -112,7 +112,7 @@ def join(parts: Sequence[Prompts]) -> Prompts:
     """Several sets of prompts as one, padded where their lengths differ.
 
     Raises:
-        ValueError: no sets, or a padded one.
+        ValueError: no sets.
     """
     if not parts:
         raise ValueError("there are no prompts to join.")

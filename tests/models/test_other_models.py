@@ -1,7 +1,7 @@
-"""Chapters run on other architectures as they are: LayerNorm, biases, parallel blocks, other head counts.
+"""Chapters run unchanged on other architectures: LayerNorm, biases, parallel blocks.
 
-No trained model of that kind comes with the book, so tiny random ones stand in, with the embedded model's tokenizer. What the
-pages then say means nothing; that every cell runs, with its checks, does.
+Tiny random models stand in, with the embedded model's tokenizer. What the pages then say means
+nothing; that every cell runs, with its checks, does.
 """
 
 from __future__ import annotations
@@ -60,26 +60,22 @@ ARCHITECTURES = {
 
 @pytest.fixture(params=ARCHITECTURES)
 def stand_in(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> TransformerBridge:
-    """A tiny random model that chapters load in place of the one that ``BOOK_MODEL`` names, in the profile smoke."""
+    """A tiny random model in place of the one that ``BOOK_MODEL`` names, in the profile smoke."""
     kind, config, sizes = ARCHITECTURES[request.param]
     tokenizer = AutoTokenizer.from_pretrained(
         embedded_model(), add_bos_token=True, local_files_only=True
     )
-    ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
+    sizes = sizes | {"vocab_size": len(tokenizer), "attn_implementation": "eager"}
+    sizes |= {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
     torch.manual_seed(0)
-    hf = kind(
-        config(vocab_size=len(tokenizer), attn_implementation="eager", **ends, **sizes)
-    ).eval()
+    hf = kind(config(**sizes)).eval()
     with torch.no_grad():
         for parameter in hf.parameters():  # fresh models have zero biases and unit norm weights
             parameter.add_(0.1 * torch.randn(parameter.shape))
-    settings = Settings(model=request.param, profile="smoke")
+    boot = {"hf_model": hf, "tokenizer": tokenizer, "device": "cpu", "dtype": torch.float32}
     official = helpers.settings.hub_name(request.param)
-    model = freeze(
-        TransformerBridge.boot_transformers(
-            official, hf_model=hf, tokenizer=tokenizer, device="cpu", dtype=torch.float32
-        )
-    )
+    model = freeze(TransformerBridge.boot_transformers(official, **boot))
+    settings = Settings(model=request.param, profile="smoke")
     monkeypatch.setattr(helpers.settings, "SETTINGS", settings)
     monkeypatch.setattr(helpers.models.load, "load_model", lambda: model)
     return model
@@ -90,14 +86,11 @@ def run(chapter: Path) -> None:
     names: dict[str, object] = {}
     for number, cell in enumerate(nbformat.read(chapter, as_version=4).cells):
         if cell.cell_type == "code":
-            tree = ast.parse(cell.source)
+            where, tree = f"{chapter.name}, cell {number}", ast.parse(cell.source)
             last = tree.body.pop() if isinstance(tree.body[-1], ast.Expr) else None
-            exec(compile(tree, f"{chapter.name}, cell {number}", "exec"), names)
+            exec(compile(tree, where, "exec"), names)
             if last is not None:
-                shown = eval(
-                    compile(ast.Expression(last.value), f"{chapter.name}, cell {number}", "eval"),
-                    names,
-                )
+                shown = eval(compile(ast.Expression(last.value), where, "eval"), names)
                 getattr(shown, "_repr_html_", lambda: None)()
             plt.close("all")
 
@@ -107,7 +100,7 @@ def test_a_chapter_runs_on_another_architecture(
     stand_in: TransformerBridge, chapter: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one_token = helpers.prompts.people.is_single
-    # Another tokenizer has other names in one piece: here fewer, and of the paper's more women's than men's.
+    # Another tokenizer has fewer names as one token: here more of the paper's women's than men's.
     monkeypatch.setattr(
         helpers.prompts.people,
         "is_single",

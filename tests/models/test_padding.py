@@ -16,7 +16,7 @@ from helpers.observable_propagation.observables import Observable
 from helpers.observable_propagation.patching import path_patching
 from helpers.observable_propagation.paths import path, reading
 from helpers.prompts.cases import counterfactual
-from helpers.prompts.prompts import mixed
+from tests.conftest import mixed
 
 pytestmark = pytest.mark.unit
 PROMPTS = [torch.tensor([0, 1, 2, 3, 4, 5]), torch.tensor([0, 6, 7, 8]), torch.tensor([0, 9, 1])]
@@ -37,9 +37,9 @@ def attributed(model, tokens):
     return torch.cat([parts.heads.sum(-1).flatten(1), parts.mlps, parts.embedding[:, None]], 1)
 
 
-def patched(model, tokens, values_only=False):
+def patched(model, tokens):
     other = torch.where(tokens > 0, (tokens + 20) % 100, tokens)  # PAD and the first token stay
-    return path_patching(model, tokens, other, observable(model), values_only=values_only)
+    return path_patching(model, tokens, other, observable(model))
 
 
 def with_edit(model, tokens):
@@ -61,7 +61,6 @@ WAYS = {
     "read_activations": lambda model, tokens: read_activations(model, tokens, [])[1],
     "direct_attribution": attributed,
     "path_patching": patched,
-    "path_patching, values": lambda model, tokens: patched(model, tokens, values_only=True),
     "steer": lambda model, t: steer(model, t, 1, -1, vectors(model)).transpose(0, 1),
     "steer, from the end": lambda model, t: steer(model, t, 0, -2, vectors(model))[0],
     "edited": with_edit,

@@ -1,4 +1,4 @@
-"""Feature vectors of single heads against autograd through one path, and their singular value decomposition."""
+"""Feature vectors of single heads against autograd through one path, and the SVD of W_OV."""
 
 from __future__ import annotations
 
@@ -19,130 +19,95 @@ from helpers.observable_propagation.pull_back import (
 
 pytestmark = pytest.mark.unit
 TOKENS = torch.arange(1, 8)[None]
-TOLERANCE = {
-    "rtol": 1e-5,
-    "atol": 1e-7,
-}  # GPT-Neo's scores and Llama's norms are computed in 32 bits
+# GPT-Neo's scores and Llama's norms are computed in 32 bits.
+TOLERANCE = {"rtol": 1e-5, "atol": 1e-7}
 
 
-def observable(model) -> Observable:
-    return Observable.of(model, {"w3": 1, "w5": -1})
+@pytest.fixture
+def m(tiny) -> torch.Tensor:
+    return Observable.of(tiny, {"w3": 1, "w5": -1}).vector(tiny)
 
 
-def points_and_scores(model, source: int):
+def read(model, *hooks: str) -> list[torch.Tensor]:
+    """Activations of the prompt at the hooks, each [layer ...]."""
     layers = range(model.cfg.n_layers)
-    kept, _ = read_activations(
-        model,
-        TOKENS,
-        [
-            "ln_final.hook_in",
-            *(f"blocks.{i}.ln1.hook_in" for i in layers),
-            *(f"blocks.{i}.attn.hook_pattern" for i in layers),
-        ],
-    )
-    points = {f"blocks.{i}.ln1": kept[f"blocks.{i}.ln1.hook_in"][0, source] for i in layers}
-    points["ln_final"] = kept["ln_final.hook_in"][0, -1]
-    return points, torch.stack(
-        [kept[f"blocks.{i}.attn.hook_pattern"][0, :, -1, source] for i in layers]
-    )
+    names = [f"blocks.{layer}.{hook}" for hook in hooks for layer in layers]
+    kept, _ = read_activations(model, TOKENS, names)
+    return list(torch.cat(list(kept.values())).unflatten(0, (len(hooks), -1)))
 
 
-@pytest.mark.parametrize("source", [3, 4, 6])  # within the window of GPT-Neo's local layer
-def test_every_heads_feature_vector_equals_autograd_through_that_head_alone(
-    tiny, source: int
-) -> None:
-    points, scores = points_and_scores(tiny, source)
-    features = head_features(tiny, observable(tiny).vector(tiny), norms=NormGradients(points))
-    for layer in range(tiny.cfg.n_layers):
-        for head in range(tiny.cfg.n_heads):
-            expected = gradient(tiny, [(layer, head)], TOKENS, [source, -1], {3: 1.0, 5: -1.0})
-            torch.testing.assert_close(
-                scores[layer, head] * features[layer, head], expected, **TOLERANCE
-            )
-            other = scores[layer, head] * features[layer, (head + 1) % tiny.cfg.n_heads]
-            assert not torch.allclose(other, expected, rtol=1e-2, atol=1e-4)
+def test_every_heads_feature_vector_equals_autograd_through_that_head_alone(tiny, m) -> None:
+    kept, _ = read_activations(tiny, TOKENS, ["ln_final.hook_in"])
+    (pattern,), (inputs,) = read(tiny, "attn.hook_pattern"), read(tiny, "ln1.hook_in")
+    for source in (3, 4, 6):  # within the window of GPT-Neo's local layer
+        points = {f"blocks.{layer}.ln1": x[source] for layer, x in enumerate(inputs)}
+        points["ln_final"] = kept["ln_final.hook_in"][0, -1]
+        features = head_features(tiny, m, norms=NormGradients(points))
+        ours = pattern[:, :, -1, source, None] * features
+        for layer in range(tiny.cfg.n_layers):
+            others = ours[layer].roll(1, dims=0)
+            for head in range(tiny.cfg.n_heads):
+                chain = [(layer, head)]
+                expected = gradient(tiny, chain, TOKENS, [source, -1], {3: 1.0, 5: -1.0})
+                torch.testing.assert_close(ours[layer, head], expected, **TOLERANCE)
+                assert not torch.allclose(others[head], expected, rtol=1e-2, atol=1e-4)
 
 
-def test_without_norms_it_is_the_observable_through_the_full_matrices(tiny) -> None:
-    m = observable(tiny).vector(tiny)
-    features = head_features(tiny, m)
-    for layer in range(tiny.cfg.n_layers):
-        W_V, W_O = head_weights(tiny, layer)
-        for head in range(tiny.cfg.n_heads):
-            torch.testing.assert_close(features[layer, head], (W_V[head] @ W_O[head]) @ m)
-
-
-def test_the_final_norms_weight_acts_before_w_ov_and_the_heads_own_norm_after_it(tiny) -> None:
-    m = observable(tiny).vector(tiny)
+def test_the_final_norms_weight_acts_before_w_ov_and_the_heads_own_norm_after_it(tiny, m) -> None:
     w_final, w_own = Norm.of(tiny, "ln_final").weight, Norm.of(tiny, "blocks.1.ln1").weight
     W_V, W_O = head_weights(tiny, 1)
-    W_OV = W_V[2] @ W_O[2]
-    root = tiny.cfg.d_model**0.5
-    features = head_features(tiny, m, norms=NormWeights({"ln_final": 11.0}))
-    torch.testing.assert_close(features[1, 2], root * w_own * (W_OV @ (root / 11 * w_final * m)))
+    root, W_OV = tiny.cfg.d_model**0.5, W_V @ W_O  # the full matrices
+    torch.testing.assert_close(head_features(tiny, m)[1], W_OV @ m)
+    features = head_features(tiny, m, norms=NormWeights({"ln_final": 11.0}))[1]
+    torch.testing.assert_close(features, root * w_own * (W_OV @ (root / 11 * w_final * m)))
     misplaced = root * w_own * root / 11 * w_final * (W_OV @ m)  # the published code
-    assert not torch.allclose(features[1, 2], misplaced, rtol=1e-2)
+    assert not torch.allclose(features[2], misplaced[2], rtol=1e-2)
 
 
 def test_heads_that_share_values_share_them_in_order(tiny) -> None:
     # A head's values on real tokens: W_V of the head itself, wherever it is stored.
-    kept, _ = read_activations(
-        tiny,
-        TOKENS,
-        [f"blocks.1.{name}" for name in ("ln1.hook_out", "attn.hook_z", "attn.hook_pattern")],
+    (x,), (z,), (pattern,) = (
+        read(tiny, hook) for hook in ("ln1.hook_out", "attn.hook_z", "attn.hook_pattern")
     )
     W_V, _ = head_weights(tiny, 1)
     b_V = tiny.blocks[1].attn.b_V
-    values = torch.einsum("sm,hme->hse", kept["blocks.1.ln1.hook_out"][0], W_V)
+    values = torch.einsum("sm,hme->hse", x[1], W_V)
     values = values if b_V is None else values + b_V[:, None]
-    z = torch.einsum("hds,hse->dhe", kept["blocks.1.attn.hook_pattern"][0], values)
-    torch.testing.assert_close(z, kept["blocks.1.attn.hook_z"][0], **TOLERANCE)
-    wrong = torch.einsum(
-        "hds,hse->dhe", kept["blocks.1.attn.hook_pattern"][0], values.roll(2, dims=0)
-    )
-    assert not torch.allclose(wrong, kept["blocks.1.attn.hook_z"][0], rtol=1e-2, atol=1e-3)
+    ours = torch.einsum("hds,hse->dhe", pattern[1], values)
+    torch.testing.assert_close(ours, z[1], **TOLERANCE)
+    wrong = torch.einsum("hds,hse->dhe", pattern[1], values.roll(2, dims=0))
+    assert not torch.allclose(wrong, z[1], rtol=1e-2, atol=1e-3)
 
 
-def test_features_on_the_norms_output_and_biases_sum_to_what_each_head_writes(tiny) -> None:
-    m = observable(tiny).vector(tiny)
+def test_features_on_the_norms_output_and_biases_sum_to_what_each_head_writes(tiny, m) -> None:
     features, biases = head_features(tiny, m, own_norm=False), head_biases(tiny, m)
+    (x,), (z,), (pattern,) = (
+        read(tiny, hook) for hook in ("ln1.hook_out", "attn.hook_z", "attn.hook_pattern")
+    )
     for layer in range(tiny.cfg.n_layers):
-        name = f"blocks.{layer}."
-        kept, _ = read_activations(
-            tiny, TOKENS, [name + "ln1.hook_out", name + "attn.hook_z", name + "attn.hook_pattern"]
-        )
-        written = torch.einsum(
-            "he,hem,m->h", kept[name + "attn.hook_z"][0, -1], head_weights(tiny, layer)[1], m
-        )
-        scores = kept[name + "attn.hook_pattern"][0, :, -1]
-        linear = torch.einsum(
-            "hs,sm,hm->h", scores, kept[name + "ln1.hook_out"][0], features[layer]
-        )
+        W_O = head_weights(tiny, layer)[1]
+        written = torch.einsum("he,hem,m->h", z[layer, -1], W_O, m)
+        linear = torch.einsum("hs,sm,hm->h", pattern[layer, :, -1], x[layer], features[layer])
         torch.testing.assert_close(linear + biases[layer], written, **TOLERANCE)
 
 
-def test_several_observables_go_back_at_once(tiny) -> None:
-    m = torch.stack([observable(tiny).vector(tiny), Observable.of(tiny, {"w8": 1}).vector(tiny)])
-    together = head_features(tiny, m, norms=NormWeights())
+def test_several_observables_go_back_at_once(tiny, m) -> None:
+    both = torch.stack([m, Observable.of(tiny, {"w8": 1}).vector(tiny)])
+    together = head_features(tiny, both, norms=NormWeights())
     assert together.shape == (2, tiny.cfg.n_layers, tiny.cfg.n_heads, tiny.cfg.d_model)
-    torch.testing.assert_close(together[1], head_features(tiny, m[1], norms=NormWeights()))
-    torch.testing.assert_close(
-        head_features(tiny, m, norms=NormWeights(), layers=[1])[:, 0], together[:, 1]
-    )
-    torch.testing.assert_close(through_heads(tiny, 1, m), head_features(tiny, m)[:, 1])
+    torch.testing.assert_close(together[1], head_features(tiny, both[1], norms=NormWeights()))
+    one_layer = head_features(tiny, both, norms=NormWeights(), layers=[1])
+    torch.testing.assert_close(one_layer[:, 0], together[:, 1])
+    torch.testing.assert_close(through_heads(tiny, 1, both), head_features(tiny, both)[:, 1])
 
 
 def test_the_decomposition_equals_that_of_the_full_matrix(tiny) -> None:
     for layer in range(tiny.cfg.n_layers):
         W_V, W_O = head_weights(tiny, layer)
-        svd = ov_svd(tiny, layer)
-        torch.testing.assert_close(svd.read.mT * svd.values[:, None] @ svd.write, W_V @ W_O)
-        torch.testing.assert_close(
-            svd.values, torch.linalg.svdvals(W_V @ W_O)[:, : tiny.cfg.d_head]
-        )
+        W_OV, svd = W_V @ W_O, ov_svd(tiny, layer)
+        torch.testing.assert_close(svd.read.mT * svd.values[:, None] @ svd.write, W_OV)
+        torch.testing.assert_close(svd.values, torch.linalg.svdvals(W_OV)[:, : tiny.cfg.d_head])
         unit = torch.eye(tiny.cfg.d_head, dtype=torch.float64).expand(tiny.cfg.n_heads, -1, -1)
         torch.testing.assert_close(svd.read @ svd.read.mT, unit)
         torch.testing.assert_close(svd.write @ svd.write.mT, unit)
-        assert not torch.allclose(
-            svd.write.mT * svd.values[:, None] @ svd.read, W_V @ W_O, atol=1e-2
-        )
+        assert not torch.allclose(svd.write.mT * svd.values[:, None] @ svd.read, W_OV, atol=1e-2)

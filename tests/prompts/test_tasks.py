@@ -65,7 +65,7 @@ def test_what_is_left_out_is_counted_with_its_reason(tiny, words):
     [
         ({"name": "CCD"}, "unknown task 'CCD'; the tasks are CCC, IOI"),
         ({"name": "CCC", "template": 3}, "templates 0 to 2"),
-        ({"name": "CCC", "n_test": 0}, "empty split"),
+        ({"name": "CCC", "n_test": 0}, "must be at least 1"),
         ({"name": "CCC", "n_train": 500}, "Ask for fewer"),
     ],
 )
