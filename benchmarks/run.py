@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
 from itertools import product
@@ -85,7 +86,8 @@ def fit_case(model: TransformerBridge, task: str, given: argparse.Namespace) -> 
     prompts = make_task(model, task, n_train=given.prompts, n_test=2, seed=0).train
     points, device = Points.of(model, prompts.n_pos), device_of(model)
     settings = sorted(GRID, key=lambda setting: setting != (1, 1, 1))  # this one first
-    at_once = min(room(model, jobs(points, "ActivScalar", settings[:1])[0], prompts), len(GRID))
+    one = replace(jobs(points, "ActivScalar", settings[:1])[0], prompts=prompts)
+    at_once = min(room(model, one), len(GRID))
     found, rates, rows = ways(model, SETTINGS.model, at_once), [], []
 
     def variant(name: str) -> Variant:

@@ -118,7 +118,7 @@ def step(
     def steered(n: int, at: slice) -> AbstractContextManager:
         return intervention.applied(model, signs.repeat_interleave(n), at=at)
 
-    plus, minus = runs.logits(model, steered, len(signs), rows)
+    plus, minus = runs.logits(model, steered, rows.expand(len(signs), -1))
     terms = objective.terms(
         intervention.vec(), plus, minus, base[rows], prompts.correct[rows], prompts.wrong[rows]
     )

@@ -164,14 +164,15 @@ class Batches:
                 Objective(**{name: one[name] for name in ("margin", "lambda_f", "lambda_m")}),
                 rate,
                 one["seed"],
+                prompts=prompts,
             )
             for one in [setting, *waiting]
         ]
         where = setting["task"], setting["method"]
         if where not in self._room:
-            self._room[where] = room(self.model, jobs[0], prompts)
+            self._room[where] = room(self.model, jobs[0])
         jobs = jobs[: self._room[where]]
-        done = fit_many(self.model, jobs, prompts, epochs=self.sizes["epochs"], at_once=len(jobs))
+        done = fit_many(self.model, jobs, epochs=self.sizes["epochs"], at_once=len(jobs))
         if done.at_once < len(jobs):  # memory ran out on the way
             self._room[where] = done.at_once
         self._ahead = dict(zip(map(self.store.key, [setting, *waiting]), done.results))

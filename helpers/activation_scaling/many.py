@@ -10,10 +10,10 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.func import functional_call
 from transformer_lens.model_bridge import TransformerBridge
@@ -23,23 +23,27 @@ from helpers.activation_scaling.interventions import Intervention
 from helpers.activation_scaling.objective import Objective
 from helpers.models.prefix import Runs
 from helpers.models.run import last_logits
-from helpers.prompts.prompts import Prompts
+from helpers.prompts.prompts import Prompts, join
 
-CPU_AT_ONCE = (
-    4  # enough that the weights, read once a batch, weigh little; and a CPU's memory is everybody's
-)
+# Positions in a batch on a CPU: enough that reading the weights, once a batch, costs little beside
+# the arithmetic. A step keeps about 1.5 MB a position for the embedded model.
+CPU_POSITIONS = 512
 SPARE = 0.8  # share of the free memory that the estimate fills: the allocator loses some between its blocks
 
 
 @dataclass(frozen=True)
 class Job:
-    """One setting: what is fitted, on which objective, how fast, from which start. See ``helpers.activation_scaling.fitting.fit``."""
+    """One setting: what is fitted, on which objective, how fast, from which start; see :func:`fit`.
+
+    ``prompts`` are those of this job; if not given, those of all jobs.
+    """
 
     intervention: Intervention
     objective: Objective
     learning_rate: float
     seed: int = 0
     initial_std: float = 1e-5
+    prompts: Prompts | None = None
 
 
 Result = Fit | FloatingPointError
@@ -63,7 +67,7 @@ class Many:
 def fit_many(
     model: TransformerBridge,
     jobs: Sequence[Job],
-    prompts: Prompts,
+    prompts: Prompts | None = None,
     *,
     epochs: int = 25,
     at_once: int | None = None,
@@ -74,7 +78,8 @@ def fit_many(
     Args:
         model: frozen.
         jobs: settings; their interventions are of one class and act at the same points, each an object of its own.
-        prompts: training prompts of all of them.
+        prompts: training prompts of the jobs that have none of their own. All jobs have equally many prompts, of equal
+            lengths.
         epochs: steps, of all prompts each.
         at_once: settings in a batch; None takes what memory there is for (on a CPU four). Halved when memory runs out.
         on_result: called with the number of a job and what came of it, as soon as its batch is done.
@@ -84,16 +89,18 @@ def fit_many(
             ``fit`` refuses.
         RuntimeError: memory runs out with one setting alone.
     """
-    _check(jobs, prompts, epochs)
+    jobs = [job if job.prompts else replace(job, prompts=prompts) for job in jobs]
+    _check(jobs, epochs)
+    prompts = jobs[0].prompts
     cuda = prompts.tokens.is_cuda
     if cuda:
         torch.cuda.reset_peak_memory_stats(prompts.tokens.device)
-    size = min(at_once or room(model, jobs[0], prompts), len(jobs))
+    size = min(at_once or room(model, jobs[0]), len(jobs))
     results: list[Result] = []
     while len(results) < len(jobs):
         group = jobs[len(results) : len(results) + size]
         try:
-            done = _fit_group(model, group, prompts, epochs)
+            done = _fit_group(model, group, epochs)
         except RuntimeError as error:
             if not out_of_memory(error) or len(group) == 1:
                 raise
@@ -111,14 +118,14 @@ def fit_many(
     )
 
 
-def room(model: TransformerBridge, job: Job, prompts: Prompts) -> int:
+def room(model: TransformerBridge, job: Job) -> int:
     """How many settings like this one memory has room for: what a step of one takes, against what is free."""
-    device = prompts.tokens.device
+    device = job.prompts.tokens.device
     if device.type != "cuda":
-        return CPU_AT_ONCE
+        return max(1, CPU_POSITIONS // (2 * job.prompts.tokens.numel()))
     before = torch.cuda.memory_allocated(device)
     torch.cuda.reset_peak_memory_stats(device)
-    _fit_group(model, [deepcopy(job)], prompts, epochs=1)
+    _fit_group(model, [deepcopy(job)], epochs=1)
     one = torch.cuda.max_memory_allocated(device) - before
     torch.cuda.empty_cache()
     return max(1, int(SPARE * torch.cuda.mem_get_info(device)[0] / one))
@@ -134,7 +141,7 @@ def out_of_memory(error: RuntimeError) -> bool:
     )
 
 
-def _check(jobs: Sequence[Job], prompts: Prompts, epochs: int) -> None:
+def _check(jobs: Sequence[Job], epochs: int) -> None:
     if not jobs:
         raise ValueError("there is no job to fit.")
     interventions = [job.intervention for job in jobs]
@@ -144,15 +151,20 @@ def _check(jobs: Sequence[Job], prompts: Prompts, epochs: int) -> None:
         )
     if len(set(map(id, interventions))) < len(jobs):
         raise ValueError("an intervention is given twice: every job needs one of its own.")
+    if any(job.prompts is None for job in jobs):
+        raise ValueError("a job has no prompts: give them to the job or to all jobs.")
+    if len({job.prompts.tokens.shape for job in jobs}) > 1:
+        raise ValueError(
+            "jobs that are fitted together must have equally many, equally long prompts."
+        )
     for job in jobs:
         check_options(learning_rate=job.learning_rate, epochs=epochs)
-    interventions[0].check_tokens(prompts.tokens)
+        job.intervention.check_tokens(job.prompts.tokens)
 
 
-def _fit_group(
-    model: TransformerBridge, jobs: Sequence[Job], prompts: Prompts, epochs: int
-) -> list[Result]:
+def _fit_group(model: TransformerBridge, jobs: Sequence[Job], epochs: int) -> list[Result]:
     start = time.perf_counter()
+    prompts, rows = _together([job.prompts for job in jobs])
     for job in jobs:
         job.intervention.to(prompts.tokens.device)
         job.intervention.reset(job.seed, job.initial_std)
@@ -165,13 +177,12 @@ def _fit_group(
     histories: list[list[dict[str, float]]] = [[] for _ in jobs]
     failed: dict[int, FloatingPointError] = {}
     for epoch in range(epochs):
-        logits = _logits(model, [job.intervention for job in jobs], runs)
-        terms = [
-            job.objective.terms(
-                job.intervention.vec(), plus, minus, unsteered, prompts.correct, prompts.wrong
-            )
-            for job, (plus, minus) in zip(jobs, logits)
-        ]
+        logits = _logits(model, [job.intervention for job in jobs], runs, rows)
+        terms = []
+        for job, (plus, minus), own in zip(jobs, logits, rows):
+            answers = prompts.correct[own], prompts.wrong[own]
+            theta = job.intervention.vec()
+            terms.append(job.objective.terms(theta, plus, minus, unsteered[own], *answers))
         for optimizer in optimizers:
             optimizer.zero_grad()
         (-torch.stack([term["psi"] for term in terms]).sum()).backward()
@@ -197,10 +208,21 @@ def _fit_group(
     ]
 
 
+def _together(sets: Sequence[Prompts]) -> tuple[Prompts, Int[Tensor, "job prompt"]]:
+    """The prompts of several jobs as one set, and the rows of each job's own."""
+    n, device = len(sets[0]), sets[0].tokens.device
+    if all(prompts is sets[0] for prompts in sets):
+        return sets[0], torch.arange(n, device=device).expand(len(sets), -1)
+    return join(sets), torch.arange(n * len(sets), device=device).view(len(sets), n)
+
+
 def _logits(
-    model: TransformerBridge, interventions: Sequence[Intervention], runs: Runs
+    model: TransformerBridge,
+    interventions: Sequence[Intervention],
+    runs: Runs,
+    rows: Int[Tensor, "job prompt"],
 ) -> Float[Tensor, "job sign prompt d_vocab"]:
-    """Last-position logits of all prompts for every intervention, at β = 1 and −1, in one batch."""
+    """Last-position logits of every intervention's prompts, at β = 1 and −1, in one batch."""
     first, n_jobs = interventions[0], len(interventions)
     theta = {
         f"theta.{site}": torch.stack([intervention.theta[site] for intervention in interventions])
@@ -219,5 +241,5 @@ def _logits(
 
         return first.hooked(model, change, at)
 
-    rows = torch.arange(len(runs.tokens), device=runs.tokens.device)
-    return runs.logits(model, steered, 2 * n_jobs, rows).unflatten(0, (n_jobs, 2))
+    both = rows.repeat_interleave(2, dim=0)
+    return runs.logits(model, steered, both).unflatten(0, (n_jobs, 2))

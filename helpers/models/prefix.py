@@ -19,7 +19,7 @@ from transformers import DynamicCache
 
 from helpers.models.load import kv_heads
 from helpers.models.run import last_logits, last_logits_after
-from helpers.models.tokens import check_one_length, is_padded
+from helpers.models.tokens import PAD, check_one_length, is_padded
 
 # Positions that must be saved to pay for a forward pass more, which reads all weights again on a
 # CPU; on a GPU its many small kernels take longer than the positions of the book's prompts.
@@ -72,50 +72,83 @@ class Prefix:
 
 @dataclass(frozen=True)
 class Runs:
-    """Prompts that are run again and again, each time steered in another way.
+    """Prompts that are run again and again, each time steered in another way; :meth:`of` makes it.
 
     Attributes:
-        tokens: the prompts.
-        fixed: the positions before the first one that is intervened on, if there are any.
-        shared: number of tokens that all prompts begin with.
+        tokens: the prompts, padded where they differ in length.
+        fixed: positions before the first one that is steered, run once; None if there are none.
+        shared: how many tokens all prompts begin with.
+        by_length: of prompts of several lengths, the runs of each length.
     """
 
     tokens: Int[Tensor, "prompt pos"]
     fixed: Prefix | None
     shared: int
+    by_length: dict[int, Runs]
 
     @classmethod
     @torch.no_grad()
     def of(cls, model: TransformerBridge, tokens: Int[Tensor, "prompt pos"], first: int) -> Runs:
         """Prepare runs that leave the positions before ``first`` alone."""
         if is_padded(tokens):
-            return cls(tokens, None, 0)
-        cfg = model.cfg
-        values = 2 * cfg.n_layers * kv_heads(model) * cfg.d_head * len(tokens) * first
-        keep = 0 < values * model.W_U.element_size() <= LIMIT
-        same = (tokens == tokens[0]).all(0)[:-1]  # not the last token: its logits are wanted
-        shared = int(same.long().cumprod(0).sum())
-        return cls(tokens, Prefix.run(model, tokens[:, :first]) if keep else None, shared)
+            lengths = (tokens != PAD).sum(-1)
+            parts = {}
+            for length in lengths.unique().tolist():
+                some = tokens[lengths == length, :length]
+                parts[length] = cls(tokens[:, :length], None, _shared(some), {})
+            return cls(tokens, None, 0, parts)
+        values = 2 * model.cfg.n_layers * kv_heads(model) * model.cfg.d_head * len(tokens) * first
+        fits = 0 < values * model.W_U.element_size() <= LIMIT
+        fixed = Prefix.run(model, tokens[:, :first]) if fits else None
+        return cls(tokens, fixed, _shared(tokens), {})
 
     def logits(
-        self, model: TransformerBridge, steered: Steered, groups: int, rows: Int[Tensor, " row"]
+        self, model: TransformerBridge, steered: Steered, rows: Int[Tensor, "group row"]
     ) -> Float[Tensor, "group row d_vocab"]:
-        """Last-token logits of some prompts, once for each group, such as β = 1 and β = −1.
+        """Last-token logits of each group's prompts; a group is what is steered in one way.
 
         Args:
-            steered: steers the rows of a batch, group after group.
+            model: as it was when these runs were prepared.
+            steered: puts the interventions on it, given how many rows there are of each group and
+                at which positions.
             rows: which prompts.
         """
-        tokens, n = self.tokens[rows], len(rows)
+        if self.by_length:
+            return self._of_several_lengths(model, steered, rows)
+        (groups, n), tokens = rows.shape, self.tokens[rows.flatten()]
         if self.fixed is not None:
-            start = self.fixed.rows(rows.repeat(groups))
+            start = self.fixed.rows(rows.flatten())
         elif tokens.device.type == "cpu" and self.shared * groups * (n - 1) >= WORTH:
             with steered(1, slice(0, self.shared)):
-                start = Prefix.run(model, tokens[:1, : self.shared].expand(groups, -1))
+                start = Prefix.run(model, self.tokens[rows[:, 0], : self.shared])
             start = start.rows(torch.arange(groups).repeat_interleave(n))
         else:
             with steered(n, slice(None)):
-                return last_logits(model, tokens.repeat(groups, 1)).unflatten(0, (groups, n))
+                return last_logits(model, tokens).unflatten(0, (groups, n))
         with steered(n, slice(start.length, None)):
-            logits = start.last_logits(model, tokens[:, start.length :].repeat(groups, 1))
+            logits = start.last_logits(model, tokens[:, start.length :])
         return logits.unflatten(0, (groups, n))
+
+    def _of_several_lengths(
+        self, model: TransformerBridge, steered: Steered, rows: Int[Tensor, "group row"]
+    ) -> Float[Tensor, "group row d_vocab"]:
+        """One length after the other where that saves enough padding, else all of them padded."""
+        lengths = (self.tokens[rows] != PAD).sum(-1)  # [group row]
+        alike = bool((lengths == lengths[0]).all())
+        padding = int((lengths.max() - lengths).sum())
+        found = lengths[0].unique().tolist()
+        if not (rows.device.type == "cpu" and alike and padding >= WORTH * (len(found) - 1)):
+            with steered(rows.shape[1], slice(None)):
+                return last_logits(model, self.tokens[rows.flatten()]).unflatten(0, rows.shape)
+        columns, logits = [], []
+        for length in found:
+            columns.append((lengths[0] == length).nonzero()[:, 0])
+            runs = self.by_length[length]
+            logits.append(runs.logits(model, steered, rows[:, columns[-1]]))
+        return torch.cat(logits, dim=1)[:, torch.cat(columns).argsort()]
+
+
+def _shared(tokens: Int[Tensor, "prompt pos"]) -> int:
+    """Tokens that all prompts begin with, but for the last one, which is run for its logits."""
+    same = (tokens == tokens[0]).all(0)[:-1]
+    return int(same.long().cumprod(0).sum())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -90,6 +91,17 @@ def test_dynamic_scalars_too(tiny, prompts, kind):
     check_equal(tiny, fit_many(tiny, jobs, prompts, epochs=2).results, singles)
 
 
+@pytest.mark.parametrize("kind", [ActivScalar, DynScalar])
+def test_jobs_with_prompts_of_their_own_equal_single_fits(tiny, prompts, kind):
+    own = [prompts.at(rows) for rows in ([0, 1], [2, 0], [1, 1])]
+    jobs = [replace(job, prompts=mine) for job, mine in zip(jobs_of(tiny, prompts, kind), own)]
+    singles = [alone(tiny, job, mine, 3) for job, mine in zip(jobs, own)]
+    check_equal(tiny, fit_many(tiny, jobs, epochs=3).results, singles)
+    shared = fit_many(tiny, jobs_of(tiny, prompts, kind), own[0], epochs=3).results
+    check_equal(tiny, shared[:1], singles[:1])
+    assert (shared[1].intervention.vec() - singles[1].intervention.vec()).abs().max() > 1e-3
+
+
 def test_one_objective_for_all_would_be_seen(tiny, prompts):
     """The control of the identity: with the first objective in place of their own the fits differ."""
     jobs = jobs_of(tiny, prompts)
@@ -138,11 +150,11 @@ def test_a_batch_that_is_too_large_is_halved(tiny, prompts, monkeypatch, error):
     """A stand-in for the memory: no step of more than one setting fits."""
     sizes, real = [], many._logits
 
-    def small_memory(model, interventions, runs):
+    def small_memory(model, interventions, runs, rows):
         sizes.append(len(interventions))
         if len(interventions) > 1:
             raise error
-        return real(model, interventions, runs)
+        return real(model, interventions, runs, rows)
 
     monkeypatch.setattr(many, "_logits", small_memory)
     jobs, told = jobs_of(tiny, prompts), []
@@ -163,7 +175,7 @@ def test_a_batch_that_is_too_large_is_halved(tiny, prompts, monkeypatch, error):
 def test_other_errors_and_a_single_setting_too_large_are_raised(tiny, prompts, monkeypatch):
     for message in ("CUDA out of memory.", "shapes do not match"):
 
-        def broken(model, interventions, runs, message=message):
+        def broken(model, interventions, runs, rows, message=message):
             raise RuntimeError(message)
 
         monkeypatch.setattr(many, "_logits", broken)
@@ -186,9 +198,12 @@ def test_jobs_that_cannot_share_a_batch_are_refused(tiny, prompts):
         ([jobs[0], other[0]], "same points"),
         ([jobs[0], jobs[0]], "twice"),
         ([Job(jobs[0].intervention, Objective(), -1.0)], "learning_rate = -1.0"),
+        ([jobs[0], replace(jobs[1], prompts=prompts.at([0]))], "equally many"),
     ):
         with pytest.raises(ValueError, match=message):
             fit_many(tiny, bad, prompts)
+    with pytest.raises(ValueError, match="no prompts"):
+        fit_many(tiny, jobs)
     with pytest.raises(ValueError, match="epochs = 0"):
         fit_many(tiny, jobs, prompts, epochs=0)
 

@@ -58,7 +58,7 @@ def in_parts(model, runs, intervention, rows):
     def steered(n, at):
         return intervention.applied(model, SIGNS.repeat_interleave(n), at=at)
 
-    return runs.logits(model, steered, 2, rows)
+    return runs.logits(model, steered, rows.expand(2, -1))
 
 
 @pytest.mark.parametrize("length", [1, 3, 6])
@@ -114,15 +114,28 @@ def test_only_what_follows_the_prefix_is_run_unless_that_is_not_worth_it(
     assert shapes(last) == [(6, 7)]
 
 
-def test_prompts_of_several_lengths_are_run_whole(tiny):
-    padded = mixed(tiny, ["w1 w2", "w1 w2 w3"], ["w4", "w5"], ["w6", "w7"])
+def test_prompts_of_several_lengths_are_run_length_by_length_where_that_saves_padding(
+    tiny, monkeypatch
+):
+    texts = ["w1 w2", "w1 w2 w3 w4 w5", "w1 w6", "w1 w2 w7 w8 w9"]
+    padded = mixed(tiny, texts, ["w4"] * 4, ["w6"] * 4)
     scalars = DynScalar(Points.of(tiny, None), dtype=torch.float64)
     scalars.reset(0, 0.3)
-    runs = Runs.of(tiny, padded.tokens, scalars.first())
-    ours = in_parts(tiny, runs, scalars, torch.arange(2))
-    for row, tokens in enumerate(padded.tokens):
-        expected = whole(tiny, tokens[tokens >= 0][None], scalars)[:, 0]
-        torch.testing.assert_close(ours[:, row], expected, **close(tiny))
+    runs, rows = Runs.of(tiny, padded.tokens, scalars.first()), torch.tensor([3, 0, 1, 2])
+
+    def check(shapes):
+        seen = []
+        watch = ("blocks.0.hook_mlp_out", lambda h, hook: seen.append(tuple(h.shape[:2])))
+        with tiny.hooks(fwd_hooks=[watch]):
+            ours = in_parts(tiny, runs, scalars, rows)
+        assert seen == shapes
+        for row, tokens in enumerate(padded.tokens[rows]):
+            expected = whole(tiny, tokens[tokens >= 0][None], scalars)[:, 0]
+            torch.testing.assert_close(ours[:, row], expected, **close(tiny))
+
+    check([(2, 2), (4, 1), (2, 3), (4, 3)])  # of each length: what all begin with, then the rest
+    never_worth_it(monkeypatch)
+    check([(8, 6)])
 
 
 @pytest.mark.parametrize("positions", [None, [-1]])
