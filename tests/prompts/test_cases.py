@@ -1,4 +1,4 @@
-"""The cases on the embedded model's own tokenizer."""
+"""Counterfactuals, the pronoun task and single cases with the embedded model's tokenizer."""
 
 import pytest
 
@@ -24,22 +24,13 @@ def difference(model, prompts):
 
 
 @pytest.mark.parametrize("name", ["CCC", "IOI"])
-def test_a_counterfactual_of_a_counterfactual_is_the_prompt(smollm2, name):
-    prompts = make_task(smollm2, name).train
+def test_a_counterfactual_turns_the_logit_difference_and_its_own_is_the_prompt(smollm2, name):
+    prompts = make_task(smollm2, name, n_train=16).train
     other = counterfactual(smollm2, prompts)
     assert counterfactual(smollm2, other).texts == prompts.texts
     assert all(a != b for a, b in zip(prompts.texts, other.texts))
     assert other.correct.equal(prompts.correct) and other.n_pos == prompts.n_pos
-
-
-def test_counterfactuals_turn_the_mean_logit_difference_around(smollm2):
-    for name in ("CCC", "IOI"):
-        prompts = make_task(smollm2, name, n_train=16).train
-        assert (
-            difference(smollm2, prompts).mean()
-            * difference(smollm2, counterfactual(smollm2, prompts)).mean()
-            < 0
-        )
+    assert difference(smollm2, prompts).mean() * difference(smollm2, other).mean() < 0
 
 
 def test_a_counterfactual_of_another_length_or_with_nothing_to_exchange_is_refused(smollm2):
@@ -55,32 +46,25 @@ def test_the_pronoun_task_is_balanced_shares_no_name_and_is_known_to_the_model(s
     for half in (task.train, task.test):
         assert half.correct_texts.count(" she") == half.correct_texts.count(" he") == len(half) / 2
     assert not set(task.train.texts) & set(task.test.texts)
-    assert (
-        task.train.texts
-        == pronoun_task(smollm2, template=template, n_train=8, n_test=16).train.texts
-    )
+    again = pronoun_task(smollm2, template=template, n_train=8, n_test=16)
+    assert task.train.texts == again.train.texts
     assert (difference(smollm2, task.test) > 0).float().mean() > 0.8
 
 
 @pytest.mark.parametrize(
-    ("template", "n", "says"),
+    ("template", "n", "message"),
     [(9, 8, "templates 0 to"), (0, 7, "must be even"), (0, 4000, "Ask for fewer")],
 )
-def test_a_pronoun_task_that_cannot_be_made_says_why(smollm2, template, n, says):
-    with pytest.raises(ValueError, match=says):
+def test_a_pronoun_task_that_cannot_be_made_says_why(smollm2, template, n, message):
+    with pytest.raises(ValueError, match=message):
         pronoun_task(smollm2, template=template, n_train=n)
 
 
-def test_the_single_prompts_of_the_papers_have_one_token_answers(smollm2):
-    for case in (WORLD_CAPITAL, IPHONE):
-        assert len(Prompts.of(smollm2, *[[text] for text in case])) == 1
-
-
-def test_the_product_conflicts_begin_with_the_paper_s_and_each_names_its_wrong_answer(smollm2):
+def test_product_conflicts_begin_with_the_papers_and_each_names_its_wrong_answer(smollm2):
     made = developed_by(smollm2)
-    assert (made[0].texts[0], made[0].correct_texts[0], made[0].wrong_texts[0]) == IPHONE
+    first = made[0]
+    assert (first.texts[0], first.correct_texts[0], first.wrong_texts[0]) == IPHONE
     assert 4 <= len(made) <= len(PRODUCTS)
-    assert all(
-        each.wrong_texts[0] in each.texts[0] and each.correct_texts[0] not in each.texts[0]
-        for each in made
-    )
+    for prompts in made:
+        assert prompts.wrong_texts[0] in prompts.texts[0]
+        assert prompts.correct_texts[0] not in prompts.texts[0]
