@@ -176,13 +176,12 @@ def leace(
 ) -> Erasure:
     """LEACE (Belrose et al., 2023) for two groups: a = Σ⁻¹d/(dᵀΣ⁻¹d), w = d, in 64-bit floats.
 
-    It removes the covariance of inputs and group, as :func:`mean_difference` does, and of all
-    affine maps that do it changes inputs least in mean square.
+    Of all affine maps that remove the covariance of inputs and group, as :func:`mean_difference`
+    does, it changes inputs least in mean square.
 
     Args:
-        x, group: inputs to fit on, and which of them belong to the first group.
         shrinkage: γ in (1 − γ)Σ + γ·(trace Σ/d)·I, needed where there are fewer inputs than
-            dimensions; the covariance with the group is removed whatever it is.
+            dimensions; the covariance is removed whatever γ is.
         spared: feature vectors whose readings stay; w is then d without its part in their span.
 
     Raises:

@@ -65,12 +65,13 @@ def make_task(
     # Candidates that make prompts of the commonest length, in an order drawn with the seed.
     text, random = TEMPLATES[name][template], Random(seed)
     dropped: Counter[str] = Counter()
+    prompts: dict[Hashable, str] = {}
     if name == "CCC":
-        prompts = {
-            one: text.format(country=one[0], wrong=one[1]) for one in _countries(model, dropped)
-        }
+        for country, capital in _countries(model, dropped):
+            prompts[country, capital] = text.format(country=country, wrong=capital)
     else:
-        prompts = {person: text.format(a=person, b=person) for person in _people(model, dropped)}
+        for person in _people(model, dropped):
+            prompts[person] = text.format(a=person, b=person)
     kept = _of_one_length(model, prompts, dropped)
     random.shuffle(kept)
 

@@ -116,10 +116,8 @@ def test_direct_attribution_at_the_last_position_is_part_of_the_logit_difference
 def test_noise_leaves_the_first_token_alone_and_is_the_same_for_the_same_seed(tiny, prompts):
     points = Points.of(tiny, prompts.n_pos)
     clean = attr.activations(tiny, prompts.tokens, points)["mlp_out", 1]
-    noised, again, other = (
-        attr.noised_activations(tiny, prompts, points, seed=seed)["mlp_out", 1]
-        for seed in (3, 3, 4)
-    )
+    runs = [attr.noised_activations(tiny, prompts, points, seed=seed) for seed in (3, 3, 4)]
+    noised, again, other = (run["mlp_out", 1] for run in runs)
     assert torch.equal(noised, again) and not torch.allclose(noised, other)
     torch.testing.assert_close(noised[:, :1], clean[:, :1])
     assert ((noised - clean)[:, 1:].abs().amax((0, 2)) > 1e-2).all()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from one_path import gradient
@@ -28,17 +30,15 @@ def m(tiny) -> torch.Tensor:
     return Observable.of(tiny, {"w3": 1, "w5": -1}).vector(tiny)
 
 
-def read(model, *hooks: str) -> list[torch.Tensor]:
-    """Activations of the prompt at the hooks, each [layer ...]."""
-    layers = range(model.cfg.n_layers)
-    names = [f"blocks.{layer}.{hook}" for hook in hooks for layer in layers]
-    kept, _ = read_activations(model, TOKENS, names)
-    return list(torch.cat(list(kept.values())).unflatten(0, (len(hooks), -1)))
+def read(model, hook: str) -> torch.Tensor:
+    """Activations of the prompt at a hook of every layer, [layer ...]."""
+    names = [f"blocks.{layer}.{hook}" for layer in range(model.cfg.n_layers)]
+    return torch.cat(list(read_activations(model, TOKENS, names)[0].values()))
 
 
 def test_every_heads_feature_vector_equals_autograd_through_that_head_alone(tiny, m) -> None:
     kept, _ = read_activations(tiny, TOKENS, ["ln_final.hook_in"])
-    (pattern,), (inputs,) = read(tiny, "attn.hook_pattern"), read(tiny, "ln1.hook_in")
+    pattern, inputs = read(tiny, "attn.hook_pattern"), read(tiny, "ln1.hook_in")
     for source in (3, 4, 6):  # within the window of GPT-Neo's local layer
         points = {f"blocks.{layer}.ln1": x[source] for layer, x in enumerate(inputs)}
         points["ln_final"] = kept["ln_final.hook_in"][0, -1]
@@ -66,9 +66,7 @@ def test_the_final_norms_weight_acts_before_w_ov_and_the_heads_own_norm_after_it
 
 def test_heads_that_share_values_share_them_in_order(tiny) -> None:
     # A head's values on real tokens: W_V of the head itself, wherever it is stored.
-    (x,), (z,), (pattern,) = (
-        read(tiny, hook) for hook in ("ln1.hook_out", "attn.hook_z", "attn.hook_pattern")
-    )
+    x, z, pattern = map(partial(read, tiny), ("ln1.hook_out", "attn.hook_z", "attn.hook_pattern"))
     W_V, _ = head_weights(tiny, 1)
     b_V = tiny.blocks[1].attn.b_V
     values = torch.einsum("sm,hme->hse", x[1], W_V)
@@ -81,9 +79,7 @@ def test_heads_that_share_values_share_them_in_order(tiny) -> None:
 
 def test_features_on_the_norms_output_and_biases_sum_to_what_each_head_writes(tiny, m) -> None:
     features, biases = head_features(tiny, m, own_norm=False), head_biases(tiny, m)
-    (x,), (z,), (pattern,) = (
-        read(tiny, hook) for hook in ("ln1.hook_out", "attn.hook_z", "attn.hook_pattern")
-    )
+    x, z, pattern = map(partial(read, tiny), ("ln1.hook_out", "attn.hook_z", "attn.hook_pattern"))
     for layer in range(tiny.cfg.n_layers):
         W_O = head_weights(tiny, layer)[1]
         written = torch.einsum("he,hem,m->h", z[layer, -1], W_O, m)

@@ -61,7 +61,7 @@ def test_the_papers_models_and_any_name_of_transformer_lens_are_known():
 @pytest.mark.parametrize("name", ["cuda:99", "mps"])
 def test_a_device_that_is_not_there_is_an_error_before_any_loading(name, monkeypatch):
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    with pytest.raises(ValueError, match=f"device '{name}' is not there"):
+    with pytest.raises(ValueError, match=f"device '{name}' is not available"):
         load_model("smollm2", device=name)
 
 
