@@ -23,7 +23,7 @@ from helpers.activation_scaling.objective import logit_diff
 from helpers.activation_scaling.points import Points
 from helpers.models.direct import logit_diff_vector, readout
 from helpers.models.resume import Run
-from helpers.models.run import HOOKS, last_logits, read_activations
+from helpers.models.run import HOOKS, last_logits, read_activations, unembed
 from helpers.models.tokens import check_one_length
 from helpers.prompts.prompts import Prompts
 
@@ -99,7 +99,7 @@ def activ_patch(
         batch_size: rows in one forward pass.
     """
     run = Run.of(model, prompts.tokens)
-    base = logit_diff(run.logits, prompts.correct, prompts.wrong)
+    base = logit_diff(unembed(model, run.ends), prompts.correct, prompts.wrong)
     # Every swap at one layer and position: a site, a prompt and, where the site has them, a head.
     sizes = [(len(prompts), prod(points.heads(site))) for site in points.sites]
     axes = [torch.cartesian_prod(*map(torch.arange, size)) for size in sizes]
@@ -115,7 +115,7 @@ def activ_patch(
                 h_other = other[name, layer][row[at], pos, *head]
                 hooks.append((_hook((name, layer)), _swap((at, 0, *head), h_other, strength)))
             with model.hooks(fwd_hooks=hooks):
-                logits = run.edited(model, layer, pos, lambda x: x, row)
+                logits = unembed(model, run.edited(model, layer, pos, lambda x: x, row))
             falls.append(base[row] - logit_diff(logits, prompts.correct[row], prompts.wrong[row]))
     scores = torch.cat(falls).view(len(points.layers), len(points.positions), -1) / strength
     maps = {}

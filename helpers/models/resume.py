@@ -2,12 +2,13 @@
 
 An edit changes nothing in the layers before it, nor, in a causal model, at earlier positions. So
 one run of the prompts serves all edits: each starts from the stream and from the attention keys and
-values that the run left.
+values that the run left. What comes out is the stream at the last token in front of ``ln_final``,
+which gives an observable without the logits of the whole vocabulary.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -18,9 +19,14 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import DynamicCache
 
-from helpers.models.run import last_logits_after
 from helpers.models.tokens import check_one_length
 
+END = "ln_final.hook_in"
+# Positions that must be saved before the tokens common to all prompts get a run of their own,
+# which reads all weights once more.
+WORTH = 40
+
+Past = tuple[tuple[Tensor, Tensor], ...]  # keys and values a layer, [row kv_head pos d_head]
 Edit = Callable[[Float[Tensor, "row d_model"]], Float[Tensor, "row d_model"]]
 
 
@@ -30,15 +36,13 @@ class Run:
 
     Attributes:
         tokens: the prompts.
-        logits: after each prompt's last token.
         stream: the residual stream in front of each layer, and last in front of ``ln_final``.
-        past: attention keys and values of each layer, [prompt kv_head pos d_head].
+        past: attention keys and values.
     """
 
     tokens: Int[Tensor, "prompt pos"]
-    logits: Float[Tensor, "prompt d_vocab"]
     stream: tuple[Float[Tensor, "prompt pos d_model"], ...]
-    past: tuple[tuple[Tensor, Tensor], ...]
+    past: Past
 
     @classmethod
     @torch.no_grad()
@@ -52,21 +56,29 @@ class Run:
         """
         check_one_length(tokens)
         names = [f"blocks.{layer}.hook_resid_pre" for layer in range(model.cfg.n_layers)]
-        streams = {name: [] for name in [*names, "ln_final.hook_in"]}
+        names.append(END)
+        # Tokens that all prompts begin with run once.
+        shared = int((tokens == tokens[0]).all(0)[:-1].long().cumprod(0).sum())
+        shared = shared if shared * (len(tokens) - 1) >= WORTH else 0
+        start, past = DynamicCache(), ()
+        if shared:
+            common = _forward(model, tokens[:1, :shared], start, names)
+            past = _past([start])
 
-        def keep(value: Tensor, hook, name: str) -> None:
-            streams[name].append(value.clone())  # some models add to the stream in place
+        streams, caches = [], []
+        for chunk in tokens[:, shared:].split(batch_size):
+            none = torch.zeros(len(chunk), dtype=torch.long, device=tokens.device)
+            caches.append(_cache(past, none, shared))
+            stream = _forward(model, chunk, caches[-1], names)
+            if shared:
+                stream = [torch.cat(parts, 1) for parts in zip(_expand(common, chunk), stream)]
+            streams.append(stream)
+        return cls(tokens, tuple(map(torch.cat, zip(*streams))), _past(caches))
 
-        logits, caches = [], []
-        with model.hooks(fwd_hooks=[(name, partial(keep, name=name)) for name in streams]):
-            for chunk in tokens.split(batch_size):
-                caches.append(DynamicCache())
-                logits.append(last_logits_after(model, chunk, caches[-1]))
-        past = []
-        for layers in zip(*(cache.layers for cache in caches)):
-            keys = torch.cat([layer.keys for layer in layers])
-            past.append((keys, torch.cat([layer.values for layer in layers])))
-        return cls(tokens, torch.cat(logits), tuple(map(torch.cat, streams.values())), tuple(past))
+    @property
+    def ends(self) -> Float[Tensor, "prompt d_model"]:
+        """The stream at the last token in front of ``ln_final``."""
+        return self.stream[-1][:, -1]
 
     def edited(
         self,
@@ -75,8 +87,8 @@ class Run:
         position: int,
         edit: Edit,
         rows: Int[Tensor, " row"] | None = None,
-    ) -> Float[Tensor, "row d_vocab"]:
-        """Logits after the last token, with the stream edited in front of a layer at one position.
+    ) -> Float[Tensor, "row d_model"]:
+        """:attr:`ends` when the stream is edited in front of a layer at one position.
 
         Args:
             model: as it was in the run; hooks on it act on what is computed again.
@@ -92,14 +104,12 @@ class Run:
             raise ValueError(f"layer {layer} is not one of 0 to {model.cfg.n_layers - 1}.")
         if not -n_pos <= position < n_pos:
             raise ValueError(f"position {position} is not in prompts of {n_pos} tokens.")
-        rows, first = self._all if rows is None else rows, position % n_pos
+        rows, first = self._all() if rows is None else rows, position % n_pos
         x = self.stream[layer][rows, first:]
         x[:, 0] = edit(x[:, 0])  # x is a copy
-        cache = DynamicCache()
-        for number, (keys, values) in enumerate(self.past if first else ()):
-            cache.update(keys[rows, :, :first], values[rows, :, :first], number)
         with _entered(model, layer, x):
-            return last_logits_after(model, self.tokens[rows, first:], cache)
+            cache = _cache(self.past, rows, first)
+            return _forward(model, self.tokens[rows, first:], cache, [END])[0][:, -1]
 
     @torch.no_grad()
     def steered(
@@ -111,20 +121,55 @@ class Run:
         rows: Int[Tensor, " row"] | None = None,
         *,
         batch_size: int = 64,
-    ) -> Float[Tensor, "vector row d_vocab"]:
-        """Logits as of :meth:`edited`, with every vector added to every prompt's stream."""
-        rows = self._all if rows is None else rows
+    ) -> Float[Tensor, "vector row d_model"]:
+        """As :meth:`edited`, with every vector added to every prompt's stream."""
+        rows = self._all() if rows is None else rows
         numbers = torch.arange(len(vectors), device=rows.device)
-        logits = []
+        ends = []
         for pairs in torch.cartesian_prod(numbers, rows).split(batch_size):
             vector, row = pairs.to(self.tokens.device).unbind(1)
-            add = vectors[vector].__add__
-            logits.append(self.edited(model, layer, position, add, row))
-        return torch.cat(logits).unflatten(0, (len(vectors), len(rows)))
+            ends.append(self.edited(model, layer, position, vectors[vector].__add__, row))
+        return torch.cat(ends).unflatten(0, (len(vectors), len(rows)))
 
-    @property
     def _all(self) -> Int[Tensor, " prompt"]:
         return torch.arange(len(self.tokens), device=self.tokens.device)
+
+
+def _forward(
+    model: TransformerBridge,
+    tokens: Int[Tensor, "row pos"],
+    cache: DynamicCache,
+    names: Sequence[str],
+) -> list[Float[Tensor, "row pos d_model"]]:
+    """The stream at some hooks; logits are not computed, and ``cache`` gets keys and values."""
+    kept: dict[str, Tensor] = {}
+
+    def keep(value: Tensor, hook, name: str) -> None:
+        kept[name] = value.clone()  # some models add to the stream in place
+
+    with model.hooks(fwd_hooks=[(name, partial(keep, name=name)) for name in names]):
+        model.original_model.base_model(input_ids=tokens, past_key_values=cache, use_cache=True)
+    return [kept[name] for name in names]
+
+
+def _cache(past: Past, rows: Int[Tensor, " row"], length: int) -> DynamicCache:
+    """A new cache with some rows of the first positions: running the model adds to it."""
+    cache = DynamicCache()
+    for layer, (keys, values) in enumerate(past if length else ()):
+        cache.update(keys[rows, :, :length], values[rows, :, :length], layer)
+    return cache
+
+
+def _past(caches: Sequence[DynamicCache]) -> Past:
+    past = []
+    for layers in zip(*(cache.layers for cache in caches)):
+        keys = torch.cat([layer.keys for layer in layers])
+        past.append((keys, torch.cat([layer.values for layer in layers])))
+    return tuple(past)
+
+
+def _expand(common: Sequence[Tensor], like: Tensor) -> list[Tensor]:
+    return [stream.expand(len(like), -1, -1) for stream in common]
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import DynamicCache
 
+from helpers.models.norms import Norm
 from helpers.models.tokens import ends, is_padded
 
 # Site -> the hook where its activation can be replaced. ``head_out`` is what a head adds to the
@@ -90,3 +91,10 @@ def read_activations(
     with model.hooks(fwd_hooks=hooks):
         logits = [last_logits(model, chunk) for chunk in tokens.split(batch_size)]
     return {name: torch.cat(values) for name, values in kept.items()}, torch.cat(logits)
+
+
+def unembed(
+    model: TransformerBridge, x: Float[Tensor, "*batch d_model"]
+) -> Float[Tensor, "*batch d_vocab"]:
+    """Logits from the residual stream in front of ``ln_final``."""
+    return Norm.of(model, "ln_final")(x) @ model.W_U + model.b_U

@@ -68,6 +68,22 @@ def head_biases(
     return torch.stack(constants, dim=-2)
 
 
+def head_coordinates(
+    model: TransformerBridge, layer: int, *, norms: Norms = IGNORE
+) -> Float[Tensor, "head d_head d_model"]:
+    """A with A y = the head's feature vector in an orthonormal basis of all that it can read.
+
+    Lengths and cosines of one head's feature vectors are those of the d_head numbers A y. With
+    B = ln1ᵀ W_V = Q R, the feature vector B W_O y has the coordinates A y = R W_O y in Q.
+
+    Args:
+        norms: how the layer's ln1 is treated.
+    """
+    W_V, W_O = head_weights(model, layer)
+    columns = norms.pull_back(Norm.of(model, f"blocks.{layer}.ln1"), W_V.mT)
+    return torch.linalg.qr(columns.mT).R @ W_O
+
+
 @dataclass(frozen=True)
 class SVD:
     """Singular values and vectors of each head's W_OV, largest first.

@@ -10,9 +10,15 @@ from one_path import gradient
 
 from helpers.models.norms import Norm
 from helpers.models.run import read_activations
-from helpers.observable_propagation.features import head_biases, head_features, ov_svd
+from helpers.observable_propagation.features import (
+    head_biases,
+    head_coordinates,
+    head_features,
+    ov_svd,
+)
 from helpers.observable_propagation.observables import Observable
 from helpers.observable_propagation.pull_back import (
+    IgnoreNorms,
     NormGradients,
     NormWeights,
     head_weights,
@@ -107,3 +113,12 @@ def test_the_decomposition_equals_that_of_the_full_matrix(tiny) -> None:
         torch.testing.assert_close(svd.read @ svd.read.mT, unit)
         torch.testing.assert_close(svd.write @ svd.write.mT, unit)
         assert not torch.allclose(svd.write.mT * svd.values[:, None] @ svd.read, W_OV, atol=1e-2)
+
+
+@pytest.mark.parametrize("norms", [IgnoreNorms(), NormWeights()])
+def test_coordinates_have_the_inner_products_of_the_feature_vectors(tiny, norms) -> None:
+    y = torch.randn(3, 32, dtype=tiny.W_U.dtype, generator=torch.Generator().manual_seed(3))
+    features = through_heads(tiny, 1, y, norms=norms)  # [3 head d_model]
+    coordinates = head_coordinates(tiny, 1, norms=norms) @ y.T  # [head d_head 3]
+    products = torch.einsum("ihm,jhm->hij", features, features)
+    assert torch.allclose(coordinates.mT @ coordinates, products)
