@@ -1,135 +1,127 @@
-"""The observable bench: two lists of tokens become a question about the output, and every head's answer to it can be read."""
+"""The observable bench: which heads read your own observable, and steps along their vectors."""
 
 from __future__ import annotations
 
 import ipywidgets as widgets
 import torch
+from IPython.display import display
+from jaxtyping import Float, Int
 from matplotlib.figure import Figure
+from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from helpers.benches.panel import LABEL, WIDE, Panel, as_token, picture, top_tokens
+from helpers.benches.controls import as_token, labelled, reported, say, top_tokens, typed
 from helpers.figures.plots import head_map
-from helpers.models.run import last_logits, read_activations
+from helpers.models.run import read_activations
 from helpers.models.tokens import token_strings, tokenize
-from helpers.observable_propagation.edits import edited
+from helpers.observable_propagation.edits import steer
 from helpers.observable_propagation.features import head_features
 from helpers.observable_propagation.observables import Observable
 from helpers.observable_propagation.pull_back import NormWeights
+from helpers.results.glue import picture
 
-EXAMPLE = ("So, Jennifer really is a great friend, isn't", "she", "he")
+PROMPT = "So, Jennifer really is a great friend, isn't"
 
 
-class ObservableBench(Panel):
-    """Controls for one observable: which heads read it most, and what a step along a head's feature vector does.
+def observable_bench(model: TransformerBridge) -> None:
+    """Controls for one observable: a map of all heads, and a step along a head's vector."""
+    plus = labelled(widgets.Text, "Tokens, weight +", "she")
+    minus = labelled(widgets.Text, "Tokens, weight −", "he")
+    prompt = labelled(widgets.Textarea, "Prompt", PROMPT, continuous_update=False)
+
+    def read(plus: str, minus: str) -> None:
+        with reported():
+            observable = mean_difference(model, plus, minus)
+            vector = observable.vector(model)
+            features = head_features(model, vector, norms=NormWeights())
+            heads = longest_heads(features)
+            figure = Figure(figsize=(7, 5), layout="constrained")
+            ax = figure.subplots()
+            head_map(features.norm(dim=-1), label="length of the feature vector", ax=ax)
+            display(picture(figure, "Length of each head's feature vector."))
+            n_heads, longest = features[..., 0].numel(), ", ".join(list(heads)[:5])
+            of_heads = f"feature vectors of {n_heads} heads, with the norms' weights"
+            say(f"{observable}: {of_heads}. Longest: {longest}.")
+            widgets.interact(
+                lambda prompt: step_controls(model, observable, features, heads, prompt),
+                prompt=prompt,
+            )
+
+    widgets.interact_manual.options(manual_name="Read the heads")(read, plus=plus, minus=minus)
+
+
+def mean_difference(model: TransformerBridge, plus: str, minus: str) -> Observable:
+    """The mean logit of the first list of words less that of the second.
+
+    Raises:
+        ValueError: the first list is blank, a word is not one token, or the lists cancel.
+    """
+    weights: dict[str, float] = {}
+    for words, sign in ((typed(plus, "first list").split(), 1), (minus.split(), -1)):
+        for word in map(as_token, words):
+            weights[word] = weights.get(word, 0.0) + sign / len(words)
+    return Observable.of(model, weights)
+
+
+def longest_heads(features: Float[Tensor, "layer head d_model"]) -> dict[str, tuple[int, int]]:
+    """The twenty heads with the longest feature vectors, by a name that says the length."""
+    lengths, heads = features.norm(dim=-1), {}
+    for index in lengths.flatten().argsort(descending=True)[:20].tolist():
+        layer, head = divmod(index, lengths.shape[1])
+        heads[f"{layer}.{head} ({lengths[layer, head].item():.2f})"] = (layer, head)
+    return heads
+
+
+def step_controls(
+    model: TransformerBridge,
+    observable: Observable,
+    features: Float[Tensor, "layer head d_model"],
+    heads: dict[str, tuple[int, int]],
+    prompt: str,
+) -> None:
+    """Controls for one prompt: a head, a token, and how long a step."""
+    with reported():
+        tokens = tokenize(model, [typed(prompt, "prompt")])
+        places = {}
+        for i, text in enumerate(token_strings(model, tokens[0])):
+            places[f"{i}: {text!r}"] = i
+        first, last = next(iter(heads.values())), len(places) - 1
+
+        def show(head: tuple[int, int], position: int, times: float) -> None:
+            before, after, logits = step(model, tokens, observable, features, head, position, times)
+            say(
+                f"Observable {before:+.2f} → {after:+.2f} nats, with {times:+.1f} times the "
+                f"activation's length added at token {position} before layer {head[0]}."
+            )
+            display(top_tokens(model, logits))
+
+        controls = {
+            "head": labelled(widgets.Dropdown, "Head", first, options=heads),
+            "position": labelled(widgets.Dropdown, "Token", last, options=places),
+            "times": labelled(widgets.FloatSlider, "Step / ‖x‖", 0.0, min=-2, max=2, step=0.1),
+        }
+        widgets.interact(show, **controls)
+
+
+@torch.no_grad()
+def step(
+    model: TransformerBridge,
+    tokens: Int[Tensor, "1 pos"],
+    observable: Observable,
+    features: Float[Tensor, "layer head d_model"],
+    head: tuple[int, int],
+    position: int,
+    times: float,
+) -> tuple[float, float, Float[Tensor, " d_vocab"]]:
+    """The observable without and with a step along a head's vector; the logits with it.
 
     Args:
-        model: see ``helpers.models.load.load_model``.
+        position: where the step is added to the residual stream before the head's layer.
+        times: length of the step, in lengths of the residual stream there.
     """
-
-    def __init__(self, model: TransformerBridge) -> None:
-        super().__init__()
-        self.model = model
-        self.norms = NormWeights()
-        self.observable: Observable | None = None
-        text, plus, minus = EXAMPLE
-        self.plus = widgets.Text(plus, description="Tokens, weight +", style=LABEL, layout=WIDE)
-        self.minus = widgets.Text(minus, description="Tokens, weight −", style=LABEL, layout=WIDE)
-        self.start = widgets.Button(description="Read the heads", button_style="primary")
-        self.map, self.caption = (
-            widgets.Image(format="png", layout=widgets.Layout(max_width="100%")),
-            widgets.HTML(),
-        )
-        self.head = widgets.Dropdown(options=[], description="Head", disabled=True, style=LABEL)
-        self.prompt = widgets.Textarea(
-            text, description="Prompt", continuous_update=False, style=LABEL, layout=WIDE
-        )
-        self.position = widgets.Dropdown(
-            options=[], description="Token", disabled=True, style=LABEL
-        )
-        self.strength = widgets.FloatSlider(
-            0.0,
-            min=-2,
-            max=2,
-            step=0.1,
-            description="Step / ‖x‖",
-            disabled=True,
-            style=LABEL,
-            layout=WIDE,
-        )
-        self.now = widgets.HTML()
-        self.start.on_click(lambda _: self.begin())
-        self.prompt.observe(lambda _: self._tokens(), names="value")
-        for control in (self.head, self.position, self.strength):
-            control.observe(lambda _: self.show(), names="value")
-        self.box.children = [self.plus, self.minus, self.start, self.status, self.map, self.caption, self.head, self.prompt,
-                             self.position, self.strength, self.now]  # fmt: skip
-
-    def begin(self) -> None:
-        """Make the observable and every head's feature vector for it, and draw their lengths."""
-        with self.reporting():
-            self.observable = self._observable()
-            self.features = head_features(
-                self.model, self.observable.vector(self.model), norms=self.norms
-            )  # [layer head d_model]
-            lengths = self.features.norm(dim=-1)
-            figure = Figure(figsize=(7, 5), layout="constrained")
-            head_map(lengths, label="length of the feature vector", ax=figure.subplots())
-            self.map.value = picture(figure)
-            order = [
-                divmod(int(index), lengths.shape[1])
-                for index in lengths.flatten().argsort(descending=True)[:20]
-            ]
-            leaders = [
-                f"{layer}.{head} ({lengths[layer, head].item():.2f})" for layer, head in order
-            ]
-            self.caption.value = f"<p>Lengths of all heads' feature vectors; heads from left to right. Longest: {', '.join(leaders[:5])}.</p>"
-            self.head.options = list(zip(leaders, order))
-            self.head.value = order[0]
-            self.say(
-                f"{self.observable}: feature vectors of {lengths.numel()} heads, with the norms' weights."
-            )
-            self._tokens()
-
-    def _observable(self) -> Observable:
-        """Each list's tokens share its weight, so that lists of different lengths weigh the same."""
-        weights: dict[str, float] = {}
-        for box, sign in ((self.plus, 1), (self.minus, -1)):
-            words = [as_token(word) for word in box.value.split()]
-            if sign > 0 and not words:
-                raise ValueError("the first list is empty: type at least one word.")
-            for word in words:
-                weights[word] = weights.get(word, 0.0) + sign / len(words)
-        return Observable.of(self.model, weights)
-
-    def _tokens(self) -> None:
-        """The prompt's tokens to choose from."""
-        with self.reporting():
-            self.tokens = tokenize(self.model, [self.prompt.value])
-            names = [
-                f"{i}: {text!r}" for i, text in enumerate(token_strings(self.model, self.tokens[0]))
-            ]
-            self.position.options = list(zip(names, range(len(names))))
-            self.position.value = len(names) - 1
-            for control in (self.head, self.position, self.strength):
-                control.disabled = self.observable is None
-            self.show()
-
-    @torch.no_grad()
-    def show(self) -> None:
-        """The observable and the likeliest tokens after a step along the chosen head's feature vector at the chosen token."""
-        if self.observable is None or self.head.value is None or self.position.value is None:
-            return
-        with self.reporting():
-            (layer, head), position = self.head.value, self.position.value
-            name = f"blocks.{layer}.hook_resid_pre"
-            with self.using_model():
-                kept, plain = read_activations(self.model, self.tokens, [name])
-                direction = self.features[layer, head] / self.features[layer, head].norm()
-                step = self.strength.value * kept[name][0, position].norm() * direction
-                with edited(self.model, layer, position, lambda x: x + step):
-                    logits = last_logits(self.model, self.tokens)
-            before, after = (self.observable.measure(each).item() for each in (plain, logits))
-            self.now.value = (
-                f"<p role='status'>Observable {before:+.2f} → {after:+.2f} nats, with {self.strength.value:+.1f} times the activation's "
-                f"length added at token {position} before layer {layer}.</p>{top_tokens(self.model, logits[0])}"
-            )
+    name = f"blocks.{head[0]}.hook_resid_pre"
+    length = read_activations(model, tokens, [name])[0][name][0, position].norm()
+    vector = times * length * features[head] / features[head].norm()
+    both = torch.stack([torch.zeros_like(vector), vector])
+    plain, stepped = steer(model, tokens, head[0], position, both)[:, 0]
+    return observable.measure(plain).item(), observable.measure(stepped).item(), stepped

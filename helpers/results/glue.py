@@ -39,10 +39,13 @@ def glue_figure(key: str, figure: Figure, *, alt: str) -> None:
     """
     if not alt.strip():
         raise ValueError(f"figure {key!r} needs a text that says what it shows.")
-    picture = print_figure(figure, "png", base64=True)
-    glue(
-        key, HTML(f'<img src="data:image/png;base64,{picture}" alt="{escape(alt)}">'), display=False
-    )
+    glue(key, picture(figure, alt))
+
+
+def picture(figure: Figure, alt: str) -> HTML:
+    """A figure as an image in the page, with its text."""
+    data = print_figure(figure, "png", base64=True)
+    return HTML(f'<img src="data:image/png;base64,{data}" alt="{escape(alt)}">')
 
 
 def glue(name: str, value: object, display: bool = False) -> None:
