@@ -25,7 +25,7 @@ from helpers.models.load import fingerprint, load_model
 from helpers.prompts.prompts import Prompts, Task
 from helpers.prompts.tasks import make_task
 from helpers.results.records import provenance, record
-from helpers.runs.sweep import Store, code_of, sweep
+from helpers.runs.sweep import Store, sweep
 from helpers.runs.workers import connect
 from helpers.settings import SETTINGS
 
@@ -119,7 +119,6 @@ class Batches:
     Args:
         model: on a GPU, or on a CPU too, where a batch is of few settings and saves less.
         settings: the sweep's.
-        store: the sweep's: what it has a result of is not fitted.
         sizes: ``n_train``, ``n_test``, ``epochs`` and ``rates`` of :func:`run`.
     """
 
@@ -127,11 +126,12 @@ class Batches:
         self,
         model: TransformerBridge,
         settings: Sequence[Mapping[str, Any]],
-        store: Store,
         sizes: Mapping[str, Any],
     ) -> None:
-        self.model, self.settings, self.store, self.sizes = model, settings, store, sizes
-        self._ahead: dict[str, Result] = {}
+        self.model, self.settings, self.sizes = model, settings, sizes
+        self.__wrapped__ = partial(run, model, **sizes)  # results are kept under its digest
+        self._ahead: dict[tuple, Result] = {}
+        self._done: set[tuple] = set()
         self._room: dict[tuple[str, str], int] = {}
 
     def __call__(self, **setting: Any) -> dict[str, Any]:
@@ -142,9 +142,9 @@ class Batches:
             self.sizes["n_test"],
             setting["seed"],
         )
-        if self.store.key(setting) not in self._ahead:
+        if _key(setting) not in self._ahead:
             self._fit(setting, data.train)
-        result = self._ahead.pop(self.store.key(setting))
+        result = self._ahead.pop(_key(setting))
         if isinstance(result, FloatingPointError):
             raise result
         return measured(self.model, result.intervention, data, setting["seed"])
@@ -155,7 +155,7 @@ class Batches:
             for other in self.settings
             if all(other[name] == setting[name] for name in ("seed", "task", "method"))
         ]
-        waiting = [other for other in alike if other != setting and self.store.read(other) is None]
+        waiting = [other for other in alike if other != setting and _key(other) not in self._done]
         points = Points.of(self.model, prompts.n_pos)
         rate, kind = self.sizes["rates"][setting["method"]], METHODS[setting["method"]]
         jobs = [
@@ -175,15 +175,20 @@ class Batches:
         done = fit_many(self.model, jobs, epochs=self.sizes["epochs"], at_once=len(jobs))
         if done.at_once < len(jobs):  # memory ran out on the way
             self._room[where] = done.at_once
-        self._ahead = dict(zip(map(self.store.key, [setting, *waiting]), done.results))
+        self._ahead = dict(zip(map(_key, [setting, *waiting]), done.results))
+        self._done |= self._ahead.keys()
+
+
+def _key(setting: Mapping[str, Any]) -> tuple:
+    return tuple(sorted(setting.items()))
 
 
 def store(model: TransformerBridge, folder: Path, **sizes: Any) -> Store:
-    """A store whose results are kept apart by the model, the device, the code and the sizes of a run."""
+    """A store whose results are kept apart by the model, the device and the sizes of a run, and
+    by the code that :func:`sweep` runs."""
     context = {
         "weights": fingerprint(model),
         "device": model.W_U.device.type,
-        "code": code_of(run),
         **sizes,
     }
     return Store(folder, context)
@@ -224,7 +229,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     alone = (
         model.W_U.is_cuda and not SETTINGS.scheduler
     )  # else each worker takes one setting after the other
-    one = Batches(model, settings, kept, sizes) if alone else partial(run, model, **sizes)
+    one = Batches(model, settings, sizes) if alone else partial(run, model, **sizes)
     table = sweep(settings, one, kept)
     record(table, given.out, provenance(model, **sizes, values=values, seeds=given.seeds))
     print(

@@ -1,39 +1,33 @@
-"""Calls that run here, in several processes of this machine, or on a Dask cluster: the same function, the same results.
+"""Map a function over calls: in this process, in several, or on a Dask cluster.
 
-``BOOK_SCHEDULER`` says where (see ``helpers.settings``). joblib hands the calls out. What a function needs travels with it
-once a call, as a few bytes, because a model in it travels by name: each process loads the model itself, once, and checks
-that the weights are the same.
+``BOOK_SCHEDULER`` names the cluster (see ``helpers.settings``). The results are the same
+everywhere, since a worker refuses to run with other code than the process that sends the call.
 """
 
 from __future__ import annotations
 
-import hashlib
 import io
 import pickle
-import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import nullcontext
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import cloudpickle
-import torch
-from joblib import Parallel, delayed, parallel_config
-from transformer_lens.model_bridge import TransformerBridge
+from joblib import Parallel, delayed
 
-from helpers.models.load import device_of, fingerprint, load_model, resolve_device
-from helpers.runs.packed import Packed
-from helpers.settings import MODEL_NAMES, SETTINGS
+from helpers.runs.by_name import to_models, to_names
+from helpers.runs.code import ROOT
+from helpers.runs.digest import digest_of
+from helpers.settings import SETTINGS
 
-# Of a function with what it holds, in bytes: it travels with every call, and the scheduler keeps those of all calls.
+# Maximum size of a pickled function in bytes; it is sent with every call.
 LIMIT = 1 << 20
-# Seconds that a scheduler may take to answer, and its first worker to come; a worker imports torch before it comes.
+# Seconds to wait for a scheduler and its first worker, which imports torch before it registers.
 PATIENCE = 60
-# A checksum of this package, of the time when it was imported: what runs is what was there then.
-CODE = hashlib.sha256(
-    b"\0".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
-).hexdigest()[:16]
+# Held while a worker runs a call: two in one process would put their hooks on the same model.
+_busy = threading.Lock()
 
 
 def parallel_map(
@@ -42,171 +36,114 @@ def parallel_map(
     *,
     n_jobs: int = 1,
     in_order: bool = True,
-    address: str | None = None,
 ) -> Iterator[Any]:
-    """``function(*call)`` for every call: one after the other here, or several at once elsewhere.
+    """``function(*call)`` for every call.
 
     Args:
-        function: what it holds (a closure's variables, a partial's arguments) goes along to other processes by value, apart
-            from models, which :func:`helpers.models.load.load_model` loads there by their names.
-        calls: the arguments, a tuple a call, which travel likewise; keep them small.
-        n_jobs: processes of this machine, as joblib counts them; 1 is this process, with no pickling.
+        function: pickled by value. A model that a :class:`functools.partial` holds is sent by its
+            name, and each worker loads it once; otherwise let the function make what it needs
+            from names and seeds.
+        calls: tuples of arguments, pickled too.
+        n_jobs: processes of this machine; 1 is this process, and nothing is pickled. With
+            ``BOOK_SCHEDULER`` all workers of the cluster are used instead.
         in_order: whether results come in the order of the calls, or as they are ready.
-        address: of the scheduler, as ``BOOK_SCHEDULER`` has it; None takes it from the settings. Where there is one, its
-            workers run the calls and ``n_jobs`` does not count.
 
     Returns:
-        An iterator over the results; the first error of a call comes out of it.
+        An iterator over the results. The first error of a call comes out of it.
 
     Raises:
-        ValueError: the function holds more than it may take along.
-        ModuleNotFoundError, ConnectionError, RuntimeError: as :func:`connect`.
+        ValueError: the function cannot be pickled, or takes too much along.
+        ModuleNotFoundError, ConnectionError: as :func:`connect`.
+        RuntimeError: a worker has other code, settings, weights or device, or several threads.
     """
-    # A worker's own searches and sweeps stay in that worker.
-    client = None if _in_worker() else connect(address)
+    client = None if _busy.locked() else connect()  # a worker runs its own sweeps itself
     if client is None and n_jobs == 1:
         return (function(*call) for call in calls)
-    packed = pack(function)
-    # Workers that join later shall find calls that wait for them, so all are handed in at once.
-    how = {"n_jobs": n_jobs} if client is None else {"n_jobs": -1, "pre_dispatch": "all"}
-    with parallel_config(_backend(client)) if client else nullcontext():
-        parallel = Parallel(return_as="generator" if in_order else "generator_unordered", **how)
-    return parallel(delayed(packed)(_dumps(call)) for call in calls)
+    call = _packed(function)
+    if client is not None:
+        return _on_cluster(client, call, calls, in_order)
+    order = "generator" if in_order else "generator_unordered"
+    return Parallel(n_jobs, return_as=order)(delayed(call)(*arguments) for arguments in calls)
 
 
-def _backend(client: Any) -> Any:
-    from joblib._dask import (
-        DaskDistributedBackend,  # by its class, to mend it: "dask" is its name for everybody
-    )
-
-    class Backend(DaskDistributedBackend):
-        def effective_n_jobs(self, n_jobs: int) -> int:
-            # For a single worker joblib would leave that one idle and run everything in this process.
-            return max(2, super().effective_n_jobs(n_jobs))
-
-    return Backend(client=client)
-
-
-def pack(function: Callable[..., Any]) -> Packed:
-    """A function for other processes.
-
-    Raises:
-        ValueError: it holds more than it may take along.
-    """
-    content = _dumps(function)
-    if len(content) > LIMIT:
-        raise ValueError(
-            f"the function takes {len(content) / 1e6:,.1f} MB along to other processes with every call, and {LIMIT / 1e6:,.1f} MB is the most. "
-            "Let it make prompts, activations and weights itself, from names, seeds and the model."
-        )
-    return Packed(content, CODE)
-
-
-def unpack(packed: Packed, arguments: bytes) -> Any:
-    """The result of a packed function, called with packed arguments, in the process that it came to."""
-    return _loads(packed.content, packed.code)(*pickle.loads(arguments))
-
-
-def _dumps(value: Any) -> bytes:
-    file = io.BytesIO()
-    _Pickler(file).dump(value)
-    return file.getvalue()
-
-
-class _Pickler(cloudpickle.Pickler):
-    def reducer_override(self, value: Any) -> Any:
-        if isinstance(value, TransformerBridge):
-            names = {official: name for name, official in MODEL_NAMES.items()}
-            name = names.get(value.cfg.model_name, value.cfg.model_name)
-            return _loaded, (name, device_of(value).type, value.W_U.dtype, fingerprint(value))
-        return super().reducer_override(value)
-
-
-@lru_cache(
-    maxsize=1
-)  # calls of one function come together; of two, the models would take twice the memory
-def _loads(content: bytes, code: str) -> Callable[..., Any]:
-    check_code(code)
-    if _in_worker():  # one that came after connect has not been looked at yet
-        from distributed import get_worker
-
-        check_threads(get_worker().state.nthreads)
-    return pickle.loads(content)
-
-
-@lru_cache(maxsize=1)  # one model a process: a worker that goes on to another gives up the first
-def _loaded(name: str, device: str, dtype: torch.dtype, weights: str) -> TransformerBridge:
-    """The model of that name, loaded here; device is the kind of device that the results are kept for.
-
-    Raises:
-        RuntimeError: it is not the one that the function was made with, or on another kind of device.
-    """
-    place = resolve_device(SETTINGS.device)
-    if place.type != device:
-        raise RuntimeError(
-            f"a worker computes on {place.type}, and the work is for {device}: results are kept by the kind of device. Set "
-            f"BOOK_DEVICE={device} for the workers, or start the work on a machine like theirs."
-        )
-    # The former model goes before the next one comes, with what holds it.
-    _loaded.cache_clear()
-    _loads.cache_clear()
-    model = load_model(name, SETTINGS.device, dtype)
-    if fingerprint(model) != weights:
-        raise RuntimeError(
-            f"the weights of model {name!r} on a worker are not those of the model that the work was made for, which a worker can only "
-            "load by its name. Run a model of your own in one process: without BOOK_SCHEDULER, and with n_jobs = 1."
-        )
-    return model
-
-
-def check_code(code: str) -> None:
-    """Raise RuntimeError where a worker has other code than the one who gives out the work."""
-    if code != CODE:
-        raise RuntimeError(
-            f"a worker has another version of the helpers, in {Path(__file__).parent}. Start the workers from the same copy of the "
-            "book as the work, and anew after a change."
-        )
-
-
-def check_threads(n_threads: int) -> None:
-    """Raise RuntimeError for a worker that runs several calls at once."""
-    if n_threads > 1:
-        raise RuntimeError(
-            "a worker runs several calls at once in one process, where their hooks would be on the same model. Start it with --nthreads 1; "
-            "--nworkers says how many processes."
-        )
-
-
-def _in_worker() -> bool:
-    if "distributed" not in sys.modules:  # it takes a second to import, and every worker has it
-        return False
-    from distributed import get_worker
-
+def _packed(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that carries another one as bytes, so that a scheduler need not import it."""
+    function, folder = to_names(function), Path.cwd()
+    if folder.is_relative_to(ROOT):
+        folder = folder.relative_to(ROOT)
+    file = _Limited()
     try:
-        get_worker()
-    except ValueError:
-        return False
-    return True
+        cloudpickle.Pickler(file).dump(function)
+    except Exception as error:
+        raise ValueError(
+            f"the function cannot be sent to other processes: {error}. Let it make prompts and "
+            "activations from names and seeds, and give it the model by functools.partial."
+        ) from error
+    return partial(_call, file.getvalue(), digest_of(function), folder)
 
 
-def connect(address: str | None = None) -> Any:
-    """The Dask client of a scheduler that answers and has sound workers; None where no scheduler is asked for.
+class _Limited(io.BytesIO):
+    """A buffer that refuses a large pickle early."""
 
-    Args:
-        address: as ``BOOK_SCHEDULER`` has it; None takes it from the settings. ``local:2`` starts two workers on this
-            machine, which end with this process.
+    def write(self, data: Any) -> int:
+        if self.tell() + len(data) > LIMIT:
+            raise ValueError(f"it takes more than {LIMIT / 1e6:.1f} MB along with every call")
+        return super().write(data)
+
+
+def _call(content: bytes, code: str, folder: Path, *arguments: Any) -> Any:
+    """Run a packed function, in a worker."""
+    if not _busy.acquire(blocking=False):
+        raise RuntimeError(
+            "a worker runs several calls at once, and their hooks would be on the same model. "
+            "Start it with --nthreads 1; --nworkers sets the number of processes."
+        )
+    try:
+        return _unpacked(content, code, folder)(*arguments)
+    finally:
+        _busy.release()
+
+
+@lru_cache(maxsize=1)
+def _unpacked(content: bytes, code: str, folder: Path) -> Callable[..., Any]:
+    function = pickle.loads(content)
+    if digest_of(function, ROOT / folder) != code:
+        raise RuntimeError(
+            f"a worker has other code or other settings than the process that sends it work: its "
+            f"copy of the book is {ROOT}, its settings are {SETTINGS}. Start the workers from the "
+            "same copy, with the same BOOK_* variables, and again after every change."
+        )
+    return to_models(function)
+
+
+def _on_cluster(
+    client: Any, call: Callable[..., Any], calls: Iterable[tuple], in_order: bool
+) -> Iterator[Any]:
+    from distributed import as_completed
+
+    # All at once, for workers that join later.
+    futures = [client.submit(call, *arguments, pure=False) for arguments in calls]
+    try:
+        for future in futures if in_order else as_completed(futures, loop=client.loop):
+            yield future.result()
+    finally:
+        client.cancel(futures)
+
+
+def connect() -> Any:
+    """The Dask client of ``BOOK_SCHEDULER``; None where it is not set.
+
+    ``local:2`` starts two workers on this machine, which end with this process.
 
     Raises:
         ModuleNotFoundError: Dask is not installed.
-        ConnectionError: no answer from that address, or no worker there.
-        RuntimeError: the workers would give wrong results; the message says why and what to do.
+        ConnectionError: no scheduler answers there, or it has no worker.
     """
-    address = SETTINGS.scheduler if address is None else address
-    if not address:
+    if not SETTINGS.scheduler:
         return None
-    if _client(address).status != "running":  # that scheduler has gone; another may be there by now
+    if _client(SETTINGS.scheduler).status != "running":  # that scheduler is gone; try again
         _client.cache_clear()
-    return _client(address)
+    return _client(SETTINGS.scheduler)
 
 
 @cache
@@ -215,25 +152,22 @@ def _client(address: str) -> Any:
         from distributed import Client, LocalCluster
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            f"BOOK_SCHEDULER={address} needs Dask, which is not installed ({error}): pip install -c constraints.txt -e '.[cluster]', "
-            "or unset BOOK_SCHEDULER."
+            f"BOOK_SCHEDULER={address} needs Dask, which is not installed ({error}): pip install "
+            "-c constraints.txt -e '.[cluster]', or unset BOOK_SCHEDULER."
         ) from error
+    target = address
     if address.startswith("local:"):
         n_workers = int(address.removeprefix("local:"))
-        # Any free port, and only for this machine: else two of these warn of each other.
-        target = LocalCluster(
-            n_workers=n_workers, threads_per_worker=1, dashboard_address="127.0.0.1:0"
-        )
-    else:
-        target = address
+        # Any free port, and only for this machine.
+        where = {"dashboard_address": "127.0.0.1:0"}
+        target = LocalCluster(n_workers=n_workers, threads_per_worker=1, **where)
     try:
         client = Client(target, timeout=PATIENCE, set_as_default=False)
         client.wait_for_workers(1, timeout=PATIENCE)
     except (OSError, TimeoutError) as error:
         raise ConnectionError(
-            f"BOOK_SCHEDULER={address}: no scheduler with a worker answers there within {PATIENCE} seconds ({error}). Start both (dask scheduler; "
-            f"dask worker {address} --nthreads 1), or unset BOOK_SCHEDULER to run in this process."
+            f"BOOK_SCHEDULER={address}: no scheduler with a worker answers within {PATIENCE} "
+            f"seconds ({error}). Start both (dask scheduler; dask worker {address} --nthreads 1), "
+            "or unset BOOK_SCHEDULER to run in this process."
         ) from error
-    client.run(check_code, CODE)
-    check_threads(max(client.nthreads().values()))
     return client

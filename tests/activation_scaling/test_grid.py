@@ -67,7 +67,7 @@ def test_a_sweep_in_batches_gives_the_rows_of_a_sweep_of_single_fits(
 ):
     settings = grid.grid(lambda_f=[0, 1], lambda_m=[1], margin=[10], tasks=["IOI"])
     kept = grid.store(smollm2, tmp_path, **SIZES)
-    batches, sizes, real = grid.Batches(smollm2, settings, kept, SIZES), [], grid.fit_many
+    batches, sizes, real = grid.Batches(smollm2, settings, SIZES), [], grid.fit_many
     monkeypatch.setattr(
         grid,
         "fit_many",

@@ -1,10 +1,10 @@
-"""What a Dask worker of the tests loads first: its models are tiny and random, and each load leaves a line in LOADS."""
+"""Preloaded by the tests' Dask workers: models are tiny and random; each load is noted in LOADS."""
 
 import os
 import tempfile
 from pathlib import Path
 
-import helpers.runs.workers
+import helpers.models.load
 from tests.conftest import random_model, tiny_tokenizer
 
 
@@ -16,4 +16,4 @@ def load(name, device, dtype):
         return random_model(architecture, tiny_tokenizer(Path(folder)))
 
 
-helpers.runs.workers.load_model = load
+helpers.models.load.load_model = load
