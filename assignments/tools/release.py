@@ -18,28 +18,25 @@ from assignments.tools.sources import ROOT, SOURCE, set_names
 def release(out: Path, source: Path = SOURCE) -> list[Path]:
     """Write the student version of every set into an emptied folder, and return the notebooks."""
     shutil.rmtree(out, ignore_errors=True)
-    out.mkdir(parents=True)
-    made = []
+    notebooks = []
     for name in set_names(source):
         with TemporaryDirectory(prefix="release-") as course:
-            make_course(Path(course), name, source)
-            folder = shutil.copytree(released(Path(course), name).parent, out / name)
-            made.append(folder / f"{name}.ipynb")
-    return made
+            make_course(Path(course), name, source, gradebook=False)
+            shutil.copytree(released(Path(course), name).parent, out / name)
+        notebooks.append(out / name / f"{name}.ipynb")
+    return notebooks
 
 
 def main() -> None:
-    """The command line."""
     parser = argparse.ArgumentParser(
-        prog="python -m assignments.tools.release",
-        description="Build the student versions of the problem sets.",
+        prog="python -m assignments.tools.release", description=__doc__
     )
     parser.add_argument("--out", type=Path, default=ROOT / "_build" / "assignments")
     out = parser.parse_args().out.resolve()
     for path in release(out):
-        print(f"student version: {path}")
-    if site := publish(out, ROOT / "_build" / "html"):
-        print(f"linked from the site's page {site}")
+        print(f"student version: {path.parent}")
+    if page := publish(out, ROOT / "_build" / "html"):
+        print(f"linked from {page}")
 
 
 if __name__ == "__main__":
