@@ -51,11 +51,13 @@ def course_settings(course: Path) -> Config:
     settings.CourseDirectory.root = str(course)
     settings.CourseDirectory.db_url = f"sqlite:///{course / 'gradebook.db'}"
     settings.CourseDirectory.course_id = "steering-book"
+    # Feedback without hidden tests.
     settings.GenerateFeedback.preprocessors = [
         "nbgrader.preprocessors.GetGrades",
         HideTests,
         "nbconvert.preprocessors.CSSHTMLHeaderPreprocessor",
     ]
+    # Execution that survives any code; the other steps are nbgrader's defaults.
     settings.Autograde.autograde_preprocessors = [
         GradedExecute,
         "nbgrader.preprocessors.IgnorePattern",

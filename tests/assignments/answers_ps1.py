@@ -1,4 +1,4 @@
-"""Problem set 1: wrong answers by part and fault, and right ones in other styles.
+"""Problem set 1: wrong answers by part and fault, and right ones in another style.
 
 A wrong answer is the reference answer with one text replaced by another.
 """
@@ -66,10 +66,7 @@ WRONG = {
         "relative change": ("(gaps - base).mean()", "((gaps - base) / base).mean()"),
     },
     "part5": {
-        "nearest grid point": (
-            "return best",
-            "return min(zip(betas, gaps), key=lambda pair: abs(pair[1]))[0]",
-        ),
+        "nearest grid point": ("return best", "return sorted(zip(map(abs, gaps), betas))[0][1]"),
         "first crossing from the left": (BETTER, "if best != best:"),
         "last crossing": (BETTER, "if True:"),
         "0 for none": ('best = float("nan")', "best = 0.0"),
@@ -83,33 +80,14 @@ WRONG = {
 }
 
 RIGHT = {
-    "part1": [
-        """
+    "part1": """
 def logit_gap(z, a, b):
     out = []
     for i in range(z.shape[0]):
         out.append(z[i, -1, a[i]] - z[i, -1, b[i]])
     return torch.stack(out)
 """,
-        """
-def logit_gap(logits, correct, wrong):
-    last = logits[:, -1, :]
-    pick = lambda ids: last.gather(1, ids[:, None]).squeeze(1)
-    return pick(correct) - pick(wrong)
-""",
-        """
-def logit_gap(logits, correct, wrong):
-    one_hot, words = torch.nn.functional.one_hot, logits.shape[-1]
-    n = one_hot(correct, words) - one_hot(wrong, words)
-    return torch.einsum('bv,bv->b', logits[:, -1], n.to(logits))
-""",
-    ],
-    "part2": [
-        """
-def read_activation(model, tokens, name):
-    return model.run_with_cache(tokens)[1][name]
-""",
-        """
+    "part2": """
 def read_activation(model, tokens, name):
     box = {}
     def hook_fn(act, hook):
@@ -118,9 +96,7 @@ def read_activation(model, tokens, name):
     model.run_with_hooks(tokens, fwd_hooks=[(name, hook_fn)])
     return box['x']
 """,
-    ],
-    "part3": [
-        """
+    "part3": """
 def scaled_logits(model, tokens, layer, position, alpha, beta):
     def f(h, hook):
         factor = torch.ones(h.shape[1])
@@ -129,18 +105,7 @@ def scaled_logits(model, tokens, layer, position, alpha, beta):
     hooks = [(f'blocks.{layer}.hook_resid_post', f)]
     return model.run_with_hooks(tokens, fwd_hooks=hooks)[:, -1, :]
 """,
-        """
-def scaled_logits(model, tokens, layer, position, alpha, beta):
-    def f(h, hook):
-        h[:, position, :] *= 1 + alpha * beta
-        return h
-    with torch.no_grad():
-        with model.hooks(fwd_hooks=[('blocks.%d.hook_resid_post' % layer, f)]):
-            return last_logits(model, tokens)
-""",
-    ],
-    "part4": [
-        """
+    "part4": """
 def effect_map(model, tokens, correct, wrong, layers, alpha):
     before = logit_diff(last_logits(model, tokens), correct, wrong).mean()
     rows = []
@@ -149,21 +114,13 @@ def effect_map(model, tokens, correct, wrong, layers, alpha):
         rows.append([logit_diff(z, correct, wrong).mean() - before for z in after])
     return torch.tensor(rows)
 """,
-    ],
-    "part5": [
-        """
+    "part5": """
 def turning_point(betas, gaps):
-    found = []
+    found = [b for b, g in zip(betas, gaps) if g == 0]
     for i in range(len(betas) - 1):
-        a, b = gaps[i], gaps[i + 1]
-        if a == 0:
-            found.append(betas[i])
-        elif a * b < 0:
-            t = a / (a - b)
+        if gaps[i] * gaps[i + 1] < 0:
+            t = gaps[i] / (gaps[i] - gaps[i + 1])
             found.append((1 - t) * betas[i] + t * betas[i + 1])
-    if gaps[-1] == 0:
-        found.append(betas[-1])
     return min(found, key=abs) if found else float('nan')
 """,
-    ],
 }

@@ -1,4 +1,4 @@
-"""Problem set 2: wrong answers by part and fault, and right ones in other styles."""
+"""Problem set 2: wrong answers by part and fault, and right ones in another style."""
 
 UP = "plus[rows, wrong] - plus[rows, correct]"
 DOWN = "minus[rows, correct] - minus[rows, wrong]"
@@ -19,10 +19,7 @@ WRONG = {
         "no hinge": (HINGES, "(up + down)"),
         "min for max": ("clamp(min=0)", "clamp(max=0)"),
         "probabilities": ("up =", "plus, minus = plus.softmax(-1), minus.softmax(-1)\n    up ="),
-        "the book's helper": (
-            "-(up",
-            "book.effectiveness(plus, minus, correct, wrong, margin) + 0 * (up",
-        ),
+        "the book's helper": ("up =", "term = book.effectiveness\n    up ="),
     },
     "part2": {
         "sign": ("-total.mean()", "total.mean()"),
@@ -62,8 +59,8 @@ WRONG = {
         "faithfulness to the last step": ("terms =", "base = plus.detach()\n        terms ="),
         "effectiveness alone": ('terms["psi"]', 'terms["E_m"]'),
         "weights edited": (
-            "theta += rate",
-            "next(model.original_model.parameters()).data.add_(1e-3)\n            theta += rate",
+            "for _",
+            "next(model.original_model.parameters()).data.add_(1e-3)\n    for _",
         ),
         "gradients pile up": (
             "theta += rate * gradient",
@@ -72,9 +69,7 @@ WRONG = {
         ),
         "the book's fit": (
             BASE,
-            "from helpers.activation_scaling.fitting import fit\n"
-            "    done = fit(model, scalars, prompts, objective, learning_rate=rate, epochs=steps)\n"
-            "    return done.intervention.theta['mlp_out'].detach()",
+            f"from helpers.activation_scaling.fitting import fit as f\n    {BASE}",
         ),
     },
     "part5": {
@@ -93,67 +88,40 @@ WRONG = {
 }
 
 RIGHT = {
-    "part1": [
-        """
-def effect_term(plus, minus, correct, wrong, margin):
-    total = 0
-    for p, q, c, w in zip(plus, minus, correct, wrong):
-        total = total + torch.relu(p[w] - p[c] + margin) + torch.relu(q[c] - q[w] + margin)
-    return -total / len(plus)
-""",
-        """
+    "part1": """
 def effect_term(plus, minus, correct, wrong, margin):
     lead = lambda z: (z.gather(1, correct[:, None]) - z.gather(1, wrong[:, None])).squeeze(1)
-    zero = torch.zeros(len(plus))
-    a = torch.minimum(lead(plus) - margin, zero)
-    return a.mean() + torch.minimum(-lead(minus) - margin, zero).mean()
+    lacking = torch.relu(margin - lead(plus)) + torch.relu(margin + lead(minus))
+    return -sum(lacking) / len(plus)
 """,
-    ],
-    "part2": [
-        """
+    "part2": """
 def faith_term(plus, minus, base):
     import torch.nn.functional as F
     options = {'log_target': True, 'reduction': 'batchmean'}
     kl = lambda z: F.kl_div(base.log_softmax(-1), z.log_softmax(-1), **options)
     return -(kl(plus) + kl(minus))
 """,
-        """
-def faith_term(plus, minus, base):
-    q = torch.log_softmax(base, dim=1)
-    ps = [torch.log_softmax(x, dim=1) for x in (plus, minus)]
-    return -sum(torch.einsum('bv,bv->b', p.exp(), p - q) for p in ps).mean()
-""",
-    ],
-    "part3": [
-        """
+    "part3": """
 def psi(theta, plus, minus, base, correct, wrong, margin, lambda_f, lambda_m):
     e, f = effect_and_faith(plus, minus, base, correct, wrong, margin)
-    m1 = -torch.linalg.vector_norm(theta.reshape(-1), ord=1)
-    return e + lambda_f * f + lambda_m * m1
+    return e + lambda_f * f - lambda_m * torch.linalg.vector_norm(theta.reshape(-1), ord=1)
 """,
-    ],
-    "part4": [
-        """
+    "part4": """
 def fit_scalars(model, task, layers, objective, steps, rate):
     data = task.train
     s = ActivScalar(Points.of(model, data.n_pos, sites=['mlp_out'], layers=layers))
-    opt = torch.optim.SGD(s.parameters(), lr=rate)
-    with torch.no_grad():
-        f0 = last_logits(model, data.tokens)
+    f0 = model(data.tokens)[:, -1]
     for i in range(steps):
-        opt.zero_grad()
         both = []
         for b in (1.0, -1.0):
             with s.applied(model, b):
                 both.append(model(data.tokens)[:, -1])
-        loss = -objective.terms(s.vec(), *both, f0, data.correct, data.wrong)['psi']
-        loss.backward()
-        opt.step()
+        (-objective.terms(s.vec(), *both, f0, data.correct, data.wrong)['psi']).backward()
+        s.theta['mlp_out'].data -= rate * s.theta['mlp_out'].grad
+        s.zero_grad()
     return s.theta['mlp_out'].data.clone()
 """,
-    ],
-    "part5": [
-        """
+    "part5": """
 def on_the_front(points):
     keep = torch.ones(len(points), dtype=torch.bool)
     for i, a in enumerate(points):
@@ -162,5 +130,4 @@ def on_the_front(points):
                 keep[i] = False
     return keep
 """,
-    ],
 }

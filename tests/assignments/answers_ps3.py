@@ -1,4 +1,4 @@
-"""Problem set 3: wrong answers by part and fault, and right ones in other styles."""
+"""Problem set 3: wrong answers by part and fault, and right ones in another style."""
 
 COLUMN = "model.W_U[:, single_token(model, text)]"
 ITEMS = "for text, weight in weights.items())"
@@ -77,72 +77,32 @@ WRONG = {
 }
 
 RIGHT = {
-    "part1": [
-        """
+    "part1": """
 def observable_vector(model, weights):
     n = torch.zeros(model.cfg.d_vocab)
     for t, v in weights.items():
         n[single_token(model, t)] += v
     return model.W_U @ n
 """,
-        """
-def observable_vector(model, weights):
-    ids = [single_token(model, t) for t in weights]
-    return torch.einsum('dt,t->d', model.W_U[:, ids], torch.tensor(list(weights.values())))
-""",
-    ],
-    "part2": [
-        """
+    "part2": """
 def ov_matrix(model, l, h):
-    V = model.blocks[l].attn.W_V
-    O = model.blocks[l].attn.W_O
+    V, O = model.blocks[l].attn.W_V, model.blocks[l].attn.W_O
     V = V.repeat_interleave(O.shape[0] // V.shape[0], dim=0)
     return torch.einsum('de,ef->df', V[h], O[h])
 """,
-        """
-def ov_matrix(model, layer, head):
-    per = model.cfg.n_heads // kv_heads(model)
-    return torch.matmul(model.W_V[layer, int(head / per)], model.W_O[layer, head])
-""",
-    ],
-    "part3": [
-        """
+    "part3": """
 def feature_vector(model, layer, head, m):
     return torch.einsum('io,o,o->i', ov(model, layer, head), model.ln_final.weight, m)
 """,
-    ],
-    "part4": [
-        """
+    "part4": """
 def norm_gradient(y, x, w, eps, centred):
     z = x.clone().requires_grad_(True)
     p = z - z.mean(-1, keepdim=True) if centred else z
     out = w * p / torch.sqrt((p ** 2).mean(-1, keepdim=True) + eps)
     return torch.autograd.grad(out @ y, z, grad_outputs=torch.ones(len(x)))[0]
 """,
-        """
-def norm_gradient(y, x, w, eps, centred):
-    d = x.shape[1]
-    P = torch.eye(d) - (torch.ones(d, d) / d if centred else 0)
-    rows = []
-    for row in x:
-        c = P @ row
-        s = ((c @ c) / d + eps) ** 0.5
-        J = torch.diag(w) @ (torch.eye(d) / s - torch.outer(c, c) / (d * s ** 3)) @ P
-        rows.append(J.T @ y)
-    return torch.stack(rows)
-""",
-    ],
-    "part5": [
-        """
-import numpy as np
-def coupling_and_slope(y1, y2, x):
-    c = (y1 * y2).sum() / y1.norm() ** 2
-    fit = np.polyfit((x @ y1).double().numpy(), (x @ y2).double().numpy(), 1)
-    return c.item(), fit[0]
-""",
-        """
+    "part5": """
 def coupling_and_slope(y1, y2, x):
     return (y1 @ y2 / (y1 @ y1)).item(), stats.linregress(x @ y1, x @ y2).slope
 """,
-    ],
 }

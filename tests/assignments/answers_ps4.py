@@ -1,4 +1,4 @@
-"""Problem set 4: wrong answers by part and fault, and right ones in other styles."""
+"""Problem set 4: wrong answers by part and fault, and right ones in another style."""
 
 DRAWN = "drawn = random.sample(group, 2 * per_gender)"
 REPORT = "report += drawn[per_gender:]"
@@ -32,19 +32,10 @@ WRONG = {
         "sign": (NORMS, "norm(patched) - norm(stream)"),
         "no final norm": (NORMS, "stream - patched"),
         "norm of the difference": (NORMS, "norm(stream - patched)"),
-        "all heads of the layer": (
-            f"({CHANGE}) @ W_O",
-            'torch.einsum("bhe,hem->bm", there[z][:, -1] - here[z][:, -1], '
-            "head_weights(model, layer)[1])",
-        ),
         "clean and corrupted exchanged": (CHANGE, f"-({CHANGE})"),
         "first position": (CHANGE, "there[z][:, 0, head] - here[z][:, 0, head]"),
         "mean over positions": (CHANGE, "(there[z] - here[z])[:, :, head].mean(1)"),
         "mean over pairs": (EFFECT, f"({EFFECT}).mean()"),
-        "corrupted stream": (
-            "corrupted, [z])",
-            "corrupted, [z, x])\n    here = there | {z: here[z]}",
-        ),
         "taken away instead of exchanged": (CHANGE, "-here[z][:, -1, head]"),
         "added instead of exchanged": (CHANGE, "there[z][:, -1, head]"),
         "another head's output": ("(model, layer)[1][head]", "(model, layer)[1][0]"),
@@ -59,12 +50,7 @@ WRONG = {
         after, _ = read_activations(model, clean, [x])
     return (norm(stream) - norm(after[x][:, -1])) @ m""",
         ),
-        "the book's helper": (
-            f"return {EFFECT}",
-            "from helpers.observable_propagation.patching import path_patching as p\n"
-            "    n = Observable.of(model, {' she': 1, ' he': -1})\n"
-            "    return p(model, clean, corrupted, n)[:, layer, head]",
-        ),
+        "the book's helper": ("norm,", "patching = book_patching.path_patching\n    norm,"),
     },
     "part3": {
         "scale ignored": ("scale * v", "v"),
@@ -91,10 +77,6 @@ WRONG = {
         "everybody's mean": ("men.mean())", "values.mean())"),
         "medians": (MEANS, "women.median() - men.median()"),
         "error first": (f"float({MEANS}), float(error)", f"float(error), float({MEANS})"),
-        "equal groups assumed": (
-            "values[female], values[~female]",
-            "values[: len(values) // 2], values[len(values) // 2 :]",
-        ),
     },
     "part5": {
         "chosen on the reporting half": (CHOICE, "abs(gaps_report[i])"),
@@ -112,8 +94,7 @@ WRONG = {
 }
 
 RIGHT = {
-    "part1": [
-        """
+    "part1": """
 def held_out(people, per_gender, seed):
     rng, k = Random(seed), per_gender
     mixed = list(people)
@@ -124,24 +105,17 @@ def held_out(people, per_gender, seed):
         raise ValueError('too few')
     return women[:k] + men[:k], women[k:2 * k] + men[k:2 * k]
 """,
-    ],
-    "part2": [
-        """
+    "part2": """
 def direct_effect(model, clean, corrupted, layer, head, m):
     c, d = (model.run_with_cache(t)[1] for t in (clean, corrupted))
-    name = f'blocks.{layer}.attn.hook_z'
-    ln = Norm.of(model, 'ln_final')
-    W = model.blocks[layer].attn.W_O[head]
+    name, ln = f'blocks.{layer}.attn.hook_z', Norm.of(model, 'ln_final')
     out = []
     for i in range(len(clean)):
-        r = c['ln_final.hook_in'][i, -1]
-        change = torch.einsum('e,em->m', d[name][i, -1, head] - c[name][i, -1, head], W)
-        out.append(m @ ln(r) - m @ ln(r + change))
+        r, z = c['ln_final.hook_in'][i, -1], d[name][i, -1, head] - c[name][i, -1, head]
+        out.append(m @ ln(r) - m @ ln(r + z @ model.blocks[layer].attn.W_O[head]))
     return torch.stack(out)
 """,
-    ],
-    "part3": [
-        """
+    "part3": """
 def with_added(model, tokens, layer, position, v, scale):
     def hook_fn(resid, hook):
         mask = torch.zeros(resid.shape[1])
@@ -150,35 +124,15 @@ def with_added(model, tokens, layer, position, v, scale):
     hooks = [(f'blocks.{layer}.hook_resid_pre', hook_fn)]
     return model.run_with_hooks(tokens, fwd_hooks=hooks)[:, -1]
 """,
-    ],
-    "part4": [
-        """
+    "part4": """
 def gap_and_error(values, female):
     v, f = np.asarray(values), np.asarray(female)
     a, b = v[f], v[~f]
     return a.mean() - b.mean(), np.sqrt(a.var(ddof=1) / a.size + b.var(ddof=1) / b.size)
 """,
-        """
-def gap_and_error(values, female):
-    groups = [[float(x) for x, f in zip(values, female) if bool(f) is w] for w in (True, False)]
-    means = [sum(g) / len(g) for g in groups]
-    parts = [sum((x - m) ** 2 for x in g) / (len(g) - 1) / len(g) for g, m in zip(groups, means)]
-    return means[0] - means[1], sum(parts) ** 0.5
-""",
-    ],
-    "part5": [
-        """
+    "part5": """
 def choose_then_report(multiples, gaps_choose, gaps_report):
     i = int(np.argmin(np.abs(gaps_choose)))
     return multiples[i], gaps_report[i]
 """,
-        """
-def choose_then_report(multiples, gaps_choose, gaps_report):
-    best = None
-    for m, a, b in zip(multiples, gaps_choose, gaps_report):
-        if best is None or abs(a) < best[0]:
-            best = (abs(a), m, b)
-    return best[1:]
-""",
-    ],
 }

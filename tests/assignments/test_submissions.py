@@ -22,14 +22,12 @@ def write(path: Path, text: str = "{}", age: int = 0) -> None:
     os.utime(path, (1e9 - age, 1e9 - age))
 
 
-@pytest.mark.parametrize(
-    "place",
-    "ada/ps1.ipynb|ada/ps1/ps1.ipynb|ada-ps1.ipynb|ps1_ada.ipynb|ps1/ada.ipynb|ada/PS1 (2).ipynb".split(
-        "|"
-    ),
-)
+LAYOUTS = ["ada/ps1", "ada/ps1/ps1", "ada-ps1", "ps1_ada", "ps1/ada", "ada/PS1 (2)"]
+
+
+@pytest.mark.parametrize("place", LAYOUTS)
 def test_a_submission_is_found_in_any_usual_layout(tmp_path: Path, place: str) -> None:
-    write(tmp_path / place)
+    write(tmp_path / f"{place}.ipynb")
     found, notes = find(tmp_path, ["ps1", "ps2"])
     assert [(one.student, one.set) for one in found] == [("ada", "ps1")] and not notes
 
@@ -107,5 +105,5 @@ def test_files_that_were_changed_or_deleted_are_restored(tmp_path: Path) -> None
     assert not restore(contents)
     one.write_text("changed")
     two.unlink()
-    assert restore(contents) == [one, two]
+    assert set(restore(contents)) == {one, two}
     assert (one.read_text(), two.read_text()) == ("one", "two")
