@@ -69,13 +69,8 @@ def course_settings(course: Path) -> Config:
     return settings
 
 
-def make_course(
-    course: Path, name: str, source: Path = SOURCE, *, gradebook: bool = True
-) -> NbGraderAPI:
-    """Make a course folder with one set, its student version in ``release/``.
-
-    Args:
-        gradebook: also make the database of points, which grading needs.
+def make_course(course: Path, name: str, source: Path = SOURCE) -> NbGraderAPI:
+    """Make a course folder with one set: its source, student version and gradebook.
 
     Raises:
         RuntimeError: nbgrader refuses the source, or a secret line is left in the student version.
@@ -88,9 +83,7 @@ def make_course(
     (course / "nbgrader_config.py").write_text(CONFIG.format(root=str(ROOT)), encoding="utf-8")
 
     # Strip solutions and hidden tests.
-    settings = course_settings(course)
-    settings.GenerateAssignment.no_database = not gradebook
-    api = NbGraderAPI(config=settings)
+    api = NbGraderAPI(config=course_settings(course))
     result = api.generate_assignment(name)
     if not result["success"]:
         log = f"{result.get('log', '')}\n{result['error']}"

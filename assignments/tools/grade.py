@@ -103,16 +103,15 @@ def write_csv(grades: list[Grade], path: Path) -> None:
 
 
 def grade_all(
-    folder: Path, out: Path, run: Run, *, factor: float = 1.0, source: Path = SOURCE, only: str = ""
+    folder: Path, out: Path, run: Run, *, factor: float = 1.0, source: Path = SOURCE
 ) -> list[Grade]:
     """Grade every submission in a folder, and write ``grades.csv`` after each of them.
 
     Args:
         run: how submissions are run; its time limits come from the sets.
         factor: of the time limits.
-        only: name of a set; empty for all.
     """
-    submissions, notes = find(folder, [only] if only else set_names(source))
+    submissions, notes = find(folder, set_names(source))
     for note in notes:
         print(f"note: {note}")
     out.mkdir(parents=True, exist_ok=True)
@@ -151,7 +150,6 @@ def arguments() -> argparse.Namespace:
     add("folder", type=Path, help="with the submissions, for example ada/ps1.ipynb")
     default = ROOT / "_build" / "grades"
     add("--out", type=Path, default=default, help="where grades.csv and the feedback go")
-    add("--set", default="", choices=["", *set_names()], help="grade this set only")
     add("--memory-gb", type=float, default=6.0, help="memory limit of a submission")
     add("--time-factor", type=float, default=1.0, help="multiplies the sets' time limits")
     add("--kernel-user", default="", help="as root: run student code as this user")
@@ -176,7 +174,7 @@ def main() -> None:
     if out.is_relative_to(folder):
         sys.exit(f"{given.out} is inside the folder of submissions: choose another --out.")
     run = Run(memory_bytes=int(given.memory_gb * 2**30), user=given.kernel_user)
-    grades = grade_all(folder, out, run, factor=given.time_factor, only=given.set)
+    grades = grade_all(folder, out, run, factor=given.time_factor)
     feedback = f"feedback in {given.out}/*/feedback"
     print(f"{len(grades)} submissions graded: {given.out / 'grades.csv'}; {feedback}")
 

@@ -5,7 +5,6 @@ The student version of a set is a folder with its notebook and ``checks.py``.
 
 from __future__ import annotations
 
-import argparse
 import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,25 +18,17 @@ def release(out: Path, source: Path = SOURCE) -> list[Path]:
     """Write the student version of every set into an emptied folder, and return the notebooks."""
     shutil.rmtree(out, ignore_errors=True)
     notebooks = []
-    for name in set_names(source):
-        with TemporaryDirectory(prefix="release-") as course:
-            make_course(Path(course), name, source, gradebook=False)
+    with TemporaryDirectory(prefix="release-") as course:
+        for name in set_names(source):
+            make_course(Path(course), name, source)
             shutil.copytree(released(Path(course), name).parent, out / name)
-        notebooks.append(out / name / f"{name}.ipynb")
+            notebooks.append(out / name / f"{name}.ipynb")
     return notebooks
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m assignments.tools.release", description=__doc__
-    )
-    parser.add_argument("--out", type=Path, default=ROOT / "_build" / "assignments")
-    out = parser.parse_args().out.resolve()
-    for path in release(out):
-        print(f"student version: {path.parent}")
-    if page := publish(out, ROOT / "_build" / "html"):
-        print(f"linked from {page}")
-
-
 if __name__ == "__main__":
-    main()
+    folder = ROOT / "_build" / "assignments"
+    for notebook in release(folder):
+        print(f"student version: {notebook.parent}")
+    if page := publish(folder, ROOT / "_build" / "html"):
+        print(f"linked from {page}")
