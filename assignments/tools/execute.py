@@ -7,6 +7,7 @@ to its last line.
 
 from __future__ import annotations
 
+import os
 import secrets
 import tempfile
 import time
@@ -58,10 +59,10 @@ class GradedExecute(Execute):
         self.restarts, self.proof, self.token = 0, "", secrets.token_hex(16)
         self.started = time.monotonic()
         files = backup(self.run.course)
-        scratch = tempfile.TemporaryDirectory(prefix="grading-", ignore_cleanup_errors=True)
+        folder = tempfile.TemporaryDirectory(prefix="grading-", ignore_cleanup_errors=True)
         try:
-            with scratch as self.scratch:
-                Path(self.scratch, CHECKS.name).write_text(CODE, encoding="utf-8")
+            with folder as place:
+                self._make_folders(Path(place))
                 try:
                     self._start()
                     for index, cell in enumerate(nb.cells):
@@ -77,12 +78,19 @@ class GradedExecute(Execute):
                 )
         return nb, self.resources
 
+    def _make_folders(self, place: Path) -> None:
+        """One folder that student code can write to, and one with checks.py that it cannot."""
+        place.chmod(0o755)  # for a kernel that runs as another user
+        self.scratch, self.handout = str(place / "scratch"), str(place / "handout")
+        os.mkdir(self.scratch)
+        os.mkdir(self.handout)
+        Path(self.handout, CHECKS.name).write_text(CODE, encoding="utf-8")
+
     def _start(self) -> None:
-        """Start a kernel in the scratch folder."""
         specs = JailSpec()
         specs.policy = self.run.policy(self.scratch)
         self.km = AsyncKernelManager(kernel_name="python3", kernel_spec_manager=specs)
-        variables = environment(self.scratch) | {TOKEN: self.token}
+        variables = environment(self.scratch, self.handout) | {TOKEN: self.token}
         self.start_new_kernel(cwd=self.scratch, env=variables)
         self.start_new_kernel_client()
 

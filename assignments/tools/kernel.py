@@ -58,14 +58,16 @@ class JailSpec(KernelSpecManager):
         return KernelSpec(argv=argv, display_name="graded", language="python")
 
 
-def environment(scratch: str) -> dict[str, str]:
-    """Environment variables of a kernel: few of the grader's, and no way out of its folder."""
-    kept = ("PATH", "LANG", "LC_ALL", "PYTHONPATH", "OMP_NUM_THREADS")
+def environment(scratch: str, handout: str) -> dict[str, str]:
+    """Environment variables of a kernel: few of the grader's, and no way out of its folders."""
+    kept = ("PATH", "LANG", "LC_ALL", "OMP_NUM_THREADS")
+    path = filter(None, [handout, os.environ.get("PYTHONPATH")])
     folders = ("HOME", "TMPDIR", "XDG_CACHE_HOME")
     folders += ("IPYTHONDIR", "MPLCONFIGDIR", "JUPYTER_RUNTIME_DIR")
     return {
         **{name: os.environ[name] for name in kept if name in os.environ},
         **dict.fromkeys(folders, scratch),
+        "PYTHONPATH": os.pathsep.join(path),
         "BOOK_CACHE": str(SETTINGS.cache),
         "BOOK_PROGRESS": "off",
         "HF_HUB_OFFLINE": "1",

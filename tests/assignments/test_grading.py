@@ -56,7 +56,8 @@ BAD = {
     },
     "silent": {
         1: ("return 2", ""),  # typed in: right for the visible check
-        2: ("get_ipython().showtraceback = print\n    return 5", "did not run to its end"),
+        2: ("get_ipython().showtraceback = print\n    return 5", ""),
+        6: ("globals()['print'] = len\n    return 6 * x", "did not run to its end"),
     },
 }
 
@@ -261,8 +262,8 @@ def test_a_set_is_graded_end_to_end_and_altered_checks_do_not_count(releases, tm
     alter = """import checks
 for function in checks.__all__:
     setattr(checks, function, lambda *arguments, **options: None)
-open("checks.py", "w").write("near = own_work = shaped = print")
-near = own_work = shaped = print"""
+near = own_work = shaped = print
+open(checks.__file__, "w").write("near = own_work = shaped = print")"""
     solutions = [cell for cell in read_set("ps3").cells if marks(cell).get("solution")]
     answers = {marks(cell).grade_id: cell.source for cell in solutions}
     answers["part3"] = "def feature_vector(model, layer, head, m):\n    return torch.zeros(32)"
@@ -279,4 +280,5 @@ near = own_work = shaped = print"""
     with (tmp_path / "out" / "grades.csv").open(encoding="utf-8") as file:
         (row,) = csv.DictReader(file)
     points = [float(row[f"part{n}-check"]) for n in range(1, 6)]
-    assert points == [4, 4, 0, 5, 3] and (row["to_mark"], row["notes"]) == ("2", "")
+    assert points == [4, 4, 0, 5, 3] and row["to_mark"] == "2"
+    assert row["notes"].startswith("a cell of the student: PermissionError not allowed")
