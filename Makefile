@@ -2,7 +2,8 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup model book picture test lint format bench assignments grade lab serve clean
+.PHONY: help setup model book picture test lint format bench gpu gpu-kit assignments grade lab \
+  serve clean
 
 # Variables given on the command line are taken as typed: make expands nothing in them, and recipes
 # read them from the environment ("$$PORT"), so that neither does the shell.
@@ -28,9 +29,15 @@ export SUBMISSIONS ?=
 export BENCH_OUT ?= _build/bench/bench.csv
 # Further options of the programs behind the targets.
 export BENCH_FLAGS ?=
+export GPU_FLAGS ?=
 export GRADE_FLAGS ?=
 export LAB_FLAGS ?=
 export PYTEST_FLAGS ?=
+
+# For `make gpu-kit`: the packages of the machine that the kit is for (pip list --format=freeze), and
+# the maximum size of a part.
+export HAVE ?=
+export PART_MB ?= 48
 
 # Notebook kernels come from the environment that runs the book, not from the user's kernelspecs.
 export JUPYTER_PREFER_ENV_PATH := 1
@@ -45,7 +52,7 @@ WITH = $(PY) -c 'import os, shlex, sys; more = shlex.split(os.environ[sys.argv[1
 	os.execv(sys.executable, [sys.executable, *sys.argv[2:], *more])'
 
 help: ## List the targets and variables (the default)
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
 	@echo
 	@echo "Variables, on the command line or in the environment:"
 	@echo "  BOOK_MODEL BOOK_DEVICE BOOK_PROFILE BOOK_SEED BOOK_CACHE BOOK_PROGRESS BOOK_SCHEDULER"
@@ -54,6 +61,7 @@ help: ## List the targets and variables (the default)
 	@echo "  PYTEST_FLAGS     options of pytest, for example '-m \"not site\"'; NOTEBOOK_TIMEOUT=900"
 	@echo "  SUBMISSIONS      the folder to grade; GRADE_FLAGS"
 	@echo "  BENCH_OUT        where make bench writes its table; BENCH_FLAGS"
+	@echo "  GPU_FLAGS        options of make gpu; HAVE, PART_MB: of make gpu-kit"
 	@echo "  PORT=8000        of make serve; LAB_FLAGS: options of JupyterLab"
 
 ifeq ($(PY),.venv/bin/python)
@@ -108,6 +116,12 @@ format: setup ## Fix style where ruff can
 
 bench: model ## Time the helpers beside plain ways of doing the same, and record the table
 	@$(WITH) BENCH_FLAGS -m benchmarks.run --out "$$BENCH_OUT"
+
+gpu: model ## On one GPU, in 8 minutes: tests, the Pareto grid, a large model, a chapter
+	@$(WITH) GPU_FLAGS -m benchmarks.gpu
+
+gpu-kit: setup ## Pack a kit for a GPU machine without network: make gpu-kit HAVE=packages.txt
+	@$(PY) benchmarks/gpu_kit.py pack --part-mb "$$PART_MB" $${HAVE:+--have "$$HAVE"}
 
 assignments: setup ## Build the student versions of the problem sets into _build/assignments
 	@$(PY) -m assignments.tools.release

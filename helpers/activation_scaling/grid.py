@@ -1,28 +1,29 @@
-"""The grid of the Pareto chapter: fit one method at one setting, and measure it on train and test prompts.
+"""The grid of the Pareto chapter: fit one method at one setting, evaluate on train and test prompts.
 
-``python -m helpers.activation_scaling.grid`` runs the paper's whole grid on the model of the settings and records its table; killed and
-started again, it goes on where it was. On a GPU it fits as many settings at a time as memory has room for.
+``python -m helpers.activation_scaling.grid`` runs the paper's whole grid on ``BOOK_MODEL`` and
+records its table. Killed and started again, it resumes. On a GPU it fits many settings in a batch.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache, partial
 from itertools import product
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from transformer_lens.model_bridge import TransformerBridge
 
 from helpers.activation_scaling.controls import shuffled
-from helpers.activation_scaling.fitting import fit
+from helpers.activation_scaling.fitting import Fit, fit
 from helpers.activation_scaling.interventions import ActivScalar, Intervention, SteerVec
-from helpers.activation_scaling.many import Job, Result, fit_many, room
-from helpers.activation_scaling.objective import NEGLIGIBLE, Objective, evaluate
+from helpers.activation_scaling.many import Job, evaluate_many, fit_many
+from helpers.activation_scaling.objective import NEGLIGIBLE, Evaluation, Objective, evaluate
 from helpers.activation_scaling.points import Points
 from helpers.models.load import fingerprint, load_model
-from helpers.prompts.prompts import Prompts, Task
+from helpers.prompts.prompts import Task
 from helpers.prompts.tasks import make_task
 from helpers.results.records import provenance, record
 from helpers.runs.sweep import Store, sweep
@@ -61,33 +62,24 @@ def run(
     epochs: int,
     rates: dict[str, float],
 ) -> dict[str, Any]:
-    """E0, F and M0 on train and test prompts of one method at one setting, and of the control on the test prompts.
+    """E0, F and M0 on train and test prompts for one method at one setting; E0, F of the control.
 
-    ``M_rel`` counts parameters of at least 1 % of the largest one.
-
-    Sites are attn_out and mlp_out at all layers and positions, as in Fig. 2 of the activation-scaling paper.
+    Sites are attn_out and mlp_out at all layers and positions (Fig. 2, activation scaling). The
+    control has the same parameters at shuffled points. ``M_rel`` counts parameters of at least 1 %
+    of the largest one.
     """
     data = _task(model, task, n_train, n_test, seed)
     intervention = METHODS[method](Points.of(model, data.train.n_pos))
-    objective = Objective(margin=margin, lambda_f=lambda_f, lambda_m=lambda_m)
-    fit(
-        model,
-        intervention,
-        data.train,
-        objective,
-        learning_rate=rates[method],
-        epochs=epochs,
-        seed=seed,
-    )
-    return measured(model, intervention, data, seed)
-
-
-def measured(
-    model: TransformerBridge, intervention: Intervention, data: Task, seed: int
-) -> dict[str, Any]:
-    """The row of a fitted intervention, as :func:`run` says."""
+    objective = Objective(margin, lambda_f, lambda_m)
+    how = {"learning_rate": rates[method], "epochs": epochs, "seed": seed}
+    fit(model, intervention, data.train, objective, **how)
     train, test = (evaluate(model, intervention, half) for half in (data.train, data.test))
-    control = evaluate(model, shuffled(intervention, seed), data.test)
+    return _row(intervention, train, test, evaluate(model, shuffled(intervention, seed), data.test))
+
+
+def _row(
+    intervention: Intervention, train: Evaluation, test: Evaluation, control: Evaluation
+) -> dict[str, Any]:
     size = intervention.vec().detach().abs()
     return {
         "E0_train": train.E0,
@@ -95,7 +87,7 @@ def measured(
         "E0": test.E0,
         "F": test.F,
         "M0": test.M0,
-        # M_0's threshold is absolute, and vectors' entries are small: the same count with a threshold in their own units.
+        # M_0's threshold is absolute, and vectors have small entries: this one is relative.
         "M_rel": -int((size >= NEGLIGIBLE * size.max()).sum()),
         "swapped": test.swapped,
         "n_parameters": test.n_parameters,
@@ -104,93 +96,82 @@ def measured(
     }
 
 
-# Settings that share prompts follow each other. Kept for two, so that a model that is no longer used is not kept with them.
+# Settings with the same prompts follow each other. Two entries, so as not to keep an old model alive.
 @lru_cache(maxsize=2)
 def _task(model: TransformerBridge, name: str, n_train: int, n_test: int, seed: int) -> Task:
     return make_task(model, name, n_train=n_train, n_test=n_test, seed=seed)
 
 
-class Batches:
-    """:func:`run` for one setting at a time, which fits others of the sweep in the same batch and keeps them until asked.
+def run_batch(
+    model: TransformerBridge,
+    *,
+    method: str,
+    task: str,
+    seed: int,
+    objectives: Sequence[dict[str, float]],
+    n_train: int,
+    n_test: int,
+    epochs: int,
+    rates: dict[str, float],
+) -> dict[str, Any]:
+    """:func:`run` for many objectives, fitted and evaluated in as few batches as memory allows.
 
-    They share the prompts and the method. A sweep that is killed loses what was fitted ahead, and a batch's seconds all
-    fall to its first setting; else it is the same sweep.
-
-    Args:
-        model: on a GPU, or on a CPU too, where a batch is of few settings and saves less.
-        settings: the sweep's.
-        sizes: ``n_train``, ``n_test``, ``epochs`` and ``rates`` of :func:`run`.
+    Returns:
+        ``rows``, one for each objective, with its ``error``; ``at_once``, the objectives in a
+        batch; ``peak``, the most GPU memory in use, in bytes.
     """
-
-    def __init__(
-        self,
-        model: TransformerBridge,
-        settings: Sequence[Mapping[str, Any]],
-        sizes: Mapping[str, Any],
-    ) -> None:
-        self.model, self.settings, self.sizes = model, settings, sizes
-        self.__wrapped__ = partial(run, model, **sizes)  # results are kept under its digest
-        self._ahead: dict[tuple, Result] = {}
-        self._done: set[tuple] = set()
-        self._room: dict[tuple[str, str], int] = {}
-
-    def __call__(self, **setting: Any) -> dict[str, Any]:
-        data = _task(
-            self.model,
-            setting["task"],
-            self.sizes["n_train"],
-            self.sizes["n_test"],
-            setting["seed"],
+    data = _task(model, task, n_train, n_test, seed)
+    points = Points.of(model, data.train.n_pos)
+    jobs = []
+    for objective in objectives:
+        intervention = METHODS[method](points)
+        jobs.append(
+            Job(intervention, Objective(**objective), rates[method], seed, prompts=data.train)
         )
-        if _key(setting) not in self._ahead:
-            self._fit(setting, data.train)
-        result = self._ahead.pop(_key(setting))
-        if isinstance(result, FloatingPointError):
-            raise result
-        return measured(self.model, result.intervention, data, setting["seed"])
-
-    def _fit(self, setting: dict[str, Any], prompts: Prompts) -> None:
-        alike = [
-            other
-            for other in self.settings
-            if all(other[name] == setting[name] for name in ("seed", "task", "method"))
-        ]
-        waiting = [other for other in alike if other != setting and _key(other) not in self._done]
-        points = Points.of(self.model, prompts.n_pos)
-        rate, kind = self.sizes["rates"][setting["method"]], METHODS[setting["method"]]
-        jobs = [
-            Job(
-                kind(points),
-                Objective(**{name: one[name] for name in ("margin", "lambda_f", "lambda_m")}),
-                rate,
-                one["seed"],
-                prompts=prompts,
-            )
-            for one in [setting, *waiting]
-        ]
-        where = setting["task"], setting["method"]
-        if where not in self._room:
-            self._room[where] = room(self.model, jobs[0])
-        jobs = jobs[: self._room[where]]
-        done = fit_many(self.model, jobs, epochs=self.sizes["epochs"], at_once=len(jobs))
-        if done.at_once < len(jobs):  # memory ran out on the way
-            self._room[where] = done.at_once
-        self._ahead = dict(zip(map(_key, [setting, *waiting]), done.results))
-        self._done |= self._ahead.keys()
+    done = fit_many(model, jobs, epochs=epochs)
+    # Evaluate those that were fitted.
+    fitted = [result.intervention for result in done.results if isinstance(result, Fit)]
+    controls = [shuffled(intervention, seed) for intervention in fitted]
+    together = {"at_once": done.at_once}
+    train = evaluate_many(model, fitted, data.train, **together)
+    test = evaluate_many(model, fitted, data.test, **together)
+    control = evaluate_many(model, controls, data.test, **together)
+    measured = iter(zip(fitted, train, test, control))
+    # One row for each objective.
+    rows = []
+    for objective, result in zip(objectives, done.results):
+        failed = not isinstance(result, Fit)
+        row = {"error": f"FloatingPointError: {result}"} if failed else _row(*next(measured))
+        rows.append({**objective, **row})
+    return {"rows": rows, "at_once": done.at_once, "peak": done.peak}
 
 
-def _key(setting: Mapping[str, Any]) -> tuple:
-    return tuple(sorted(setting.items()))
+def sweep_in_batches(
+    model: TransformerBridge, settings: Sequence[dict[str, Any]], kept: Store, **sizes: Any
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The table of :func:`sweep` over :func:`run`, by :func:`run_batch`, and a row for each batch.
+
+    A batch is one result of the sweep: killed and started again, it repeats only the batch that
+    was under way. A setting's seconds are its share of the batch's.
+    """
+    shared, batches = ("seed", "task", "method"), {}
+    for setting in settings:
+        objective = {name: setting[name] for name in setting if name not in shared}
+        batches.setdefault(tuple(setting[name] for name in shared), []).append(objective)
+    groups = [dict(zip(shared, key), objectives=batches[key]) for key in batches]
+    done = sweep(groups, partial(run_batch, model, **sizes), kept)
+    rows = []
+    for batch in done.to_dict("records"):
+        found = batch["rows"] if not batch["error"] else batch["objectives"]
+        common = {name: batch[name] for name in (*shared, "error")}
+        seconds = batch["seconds"] / len(found)
+        rows += [{**common, **row, "seconds": seconds} for row in found]
+    return pd.DataFrame(rows), done
 
 
 def store(model: TransformerBridge, folder: Path, **sizes: Any) -> Store:
-    """A store whose results are kept apart by the model, the device and the sizes of a run, and
-    by the code that :func:`sweep` runs."""
-    context = {
-        "weights": fingerprint(model),
-        "device": model.W_U.device.type,
-        **sizes,
-    }
+    """A store that keeps results apart by model, device and sizes; ``sweep`` adds the code."""
+    context = {"weights": fingerprint(model), "device": model.W_U.device.type, **sizes}
     return Store(folder, context)
 
 
@@ -226,19 +207,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     values = [int(value) if value == int(value) else value for value in given.values]
     settings = grid(lambda_f=values, lambda_m=values, margin=values, seeds=range(given.seeds))
     kept = store(model, SETTINGS.cache / "sweeps", **sizes)
-    alone = (
-        model.W_U.is_cuda and not SETTINGS.scheduler
-    )  # else each worker takes one setting after the other
-    one = Batches(model, settings, sizes) if alone else partial(run, model, **sizes)
-    table = sweep(settings, one, kept)
+    if model.W_U.is_cuda and not SETTINGS.scheduler:
+        table, _ = sweep_in_batches(model, settings, kept, **sizes)
+    else:
+        table = sweep(settings, partial(run, model, **sizes), kept)
     record(table, given.out, provenance(model, **sizes, values=values, seeds=given.seeds))
-    print(
-        f"{len(table)} settings, {int((table['error'] != '').sum())} of them failed; recorded in {given.out}"
-    )
+    failed = int((table["error"] != "").sum())
+    print(f"{len(table)} settings, {failed} of them failed; recorded in {given.out}")
 
 
 if __name__ == "__main__":
-    # As the module that chapters import: a store's results are kept under the code of functions, which names their module.
+    # Imported by name: results are kept under a digest that includes a function's module.
     from helpers.activation_scaling.grid import main as run_grid
 
     run_grid()

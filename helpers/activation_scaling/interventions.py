@@ -156,6 +156,11 @@ class Intervention(nn.Module, ABC):
             )
 
     def _check(self, h: Tensor) -> None:
+        if h.device != (here := next(iter(self.theta.values())).device):
+            raise ValueError(
+                f"this intervention's parameters are on {here}, and the activations it acts on are on {h.device}: "
+                f"move it there with intervention.to({str(h.device)!r})."
+            )
         if self.points.n_pos is not None and h.shape[1] != len(range(self.points.n_pos)[self._at]):
             raise ValueError(
                 f"this intervention is tied to prompts of {self.points.n_pos} tokens, and this one has {h.shape[1]} "

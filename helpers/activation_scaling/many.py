@@ -18,9 +18,15 @@ from torch import Tensor
 from torch.func import functional_call
 from transformer_lens.model_bridge import TransformerBridge
 
-from helpers.activation_scaling.fitting import Fit, all_finite, check_options, not_finite
+from helpers.activation_scaling.fitting import Fit, check_options, not_finite
 from helpers.activation_scaling.interventions import Intervention
-from helpers.activation_scaling.objective import Objective
+from helpers.activation_scaling.objective import (
+    Evaluation,
+    Objective,
+    effectiveness,
+    faithfulness,
+    minimality,
+)
 from helpers.models.prefix import Runs
 from helpers.models.run import last_logits
 from helpers.prompts.prompts import Prompts, join
@@ -118,17 +124,53 @@ def fit_many(
     )
 
 
+@torch.no_grad()
+def evaluate_many(
+    model: TransformerBridge,
+    interventions: Sequence[Intervention],
+    prompts: Prompts,
+    *,
+    at_once: int | None = None,
+) -> list[Evaluation]:
+    """Evaluate each intervention as ``objective.evaluate`` does, many in one batch.
+
+    Args:
+        model: frozen.
+        interventions: as those of :func:`fit_many`'s jobs, on the model's device.
+        prompts: all of them are in every batch.
+        at_once: interventions in a batch; those that were fitted in one batch fit in memory
+            without their gradients, too.
+    """
+    base = last_logits(model, prompts.tokens)
+    runs = Runs.of(model, prompts.tokens, interventions[0].first())
+    size = at_once or _cpu_batch(prompts)
+    all_rows = torch.arange(len(prompts), device=prompts.tokens.device)
+    measured = []
+    for start in range(0, len(interventions), size):
+        group = interventions[start : start + size]
+        logits = _logits(model, group, runs, all_rows.expand(len(group), -1))
+        for intervention, (plus, minus) in zip(group, logits):
+            measured.append(
+                Evaluation.of(intervention.vec(), plus, minus, base, prompts.correct, prompts.wrong)
+            )
+    return measured
+
+
 def room(model: TransformerBridge, job: Job) -> int:
     """How many settings like this one memory has room for: what a step of one takes, against what is free."""
     device = job.prompts.tokens.device
     if device.type != "cuda":
-        return max(1, CPU_POSITIONS // (2 * job.prompts.tokens.numel()))
+        return _cpu_batch(job.prompts)
     before = torch.cuda.memory_allocated(device)
     torch.cuda.reset_peak_memory_stats(device)
     _fit_group(model, [deepcopy(job)], epochs=1)
     one = torch.cuda.max_memory_allocated(device) - before
     torch.cuda.empty_cache()
     return max(1, int(SPARE * torch.cuda.mem_get_info(device)[0] / one))
+
+
+def _cpu_batch(prompts: Prompts) -> int:
+    return max(1, CPU_POSITIONS // (2 * prompts.tokens.numel()))
 
 
 def out_of_memory(error: RuntimeError) -> bool:
@@ -171,36 +213,29 @@ def _fit_group(model: TransformerBridge, jobs: Sequence[Job], epochs: int) -> li
     with torch.no_grad():
         unsteered = last_logits(model, prompts.tokens)
     runs = Runs.of(model, prompts.tokens, jobs[0].intervention.first())
-    optimizers = [
-        torch.optim.Adam(job.intervention.parameters(), lr=job.learning_rate) for job in jobs
-    ]
+    base, answers = unsteered[rows], (prompts.correct[rows], prompts.wrong[rows])
+    rows = rows.expand(len(jobs), -1)
+    optimizer = _adam(jobs)
     histories: list[list[dict[str, float]]] = [[] for _ in jobs]
     failed: dict[int, FloatingPointError] = {}
     for epoch in range(epochs):
-        logits = _logits(model, [job.intervention for job in jobs], runs, rows)
-        terms = []
-        for job, (plus, minus), own in zip(jobs, logits, rows):
-            answers = prompts.correct[own], prompts.wrong[own]
-            theta = job.intervention.vec()
-            terms.append(job.objective.terms(theta, plus, minus, unsteered[own], *answers))
-        for optimizer in optimizers:
-            optimizer.zero_grad()
-        (-torch.stack([term["psi"] for term in terms]).sum()).backward()
-        finite = torch.stack(
-            [all_finite(job.intervention, term["psi"]) for job, term in zip(jobs, terms)]
-        ).tolist()
+        plus, minus = _logits(model, [job.intervention for job in jobs], runs, rows).unbind(1)
+        terms = _terms(jobs, plus, minus, base, answers)
+        optimizer.zero_grad()
+        (-terms["psi"].sum()).backward()
         values = torch.stack(
-            [torch.stack([*term.values()]) for term in terms]
+            [*terms.values(), _finite(jobs, terms["psi"])], -1
         ).tolist()  # read once: a GPU waits for it
-        for index, optimizer in enumerate(optimizers):
-            said = dict(zip(terms[index], values[index]))
-            if index in failed:
-                continue
-            if finite[index]:
-                optimizer.step()
-                histories[index].append({"epoch": epoch, **said})
-            else:
+        for index, (job, (*numbers, finite)) in enumerate(zip(jobs, values)):
+            said = dict(zip(terms, numbers))
+            if not finite and index not in failed:
                 failed[index] = not_finite(said)
+            if index not in failed:
+                histories[index].append({"epoch": epoch, **said})
+                continue
+            for theta in job.intervention.parameters():
+                theta.grad = None  # which Adam takes no step of
+        optimizer.step()
     seconds = (time.perf_counter() - start) / len(jobs)
     return [
         failed.get(index) or Fit(job.intervention, job.objective, history, seconds)
@@ -208,12 +243,59 @@ def _fit_group(model: TransformerBridge, jobs: Sequence[Job], epochs: int) -> li
     ]
 
 
-def _together(sets: Sequence[Prompts]) -> tuple[Prompts, Int[Tensor, "job prompt"]]:
-    """The prompts of several jobs as one set, and the rows of each job's own."""
+def _together(sets: Sequence[Prompts]) -> tuple[Prompts, Int[Tensor, "#job prompt"]]:
+    """The prompts of several jobs as one set, and the rows of each job's own.
+
+    If all jobs have the same prompts, one row of rows stands for all of them.
+    """
     n, device = len(sets[0]), sets[0].tokens.device
     if all(prompts is sets[0] for prompts in sets):
-        return sets[0], torch.arange(n, device=device).expand(len(sets), -1)
+        return sets[0], torch.arange(n, device=device)[None]
     return join(sets), torch.arange(n * len(sets), device=device).view(len(sets), n)
+
+
+def _adam(jobs: Sequence[Job]) -> torch.optim.Adam:
+    """One Adam for all: it moves every number by itself, and takes those of one learning rate in one go."""
+    rates = dict.fromkeys(job.learning_rate for job in jobs)
+    return torch.optim.Adam(
+        {
+            "params": [
+                theta
+                for job in jobs
+                if job.learning_rate == rate
+                for theta in job.intervention.parameters()
+            ],
+            "lr": rate,
+        }
+        for rate in rates
+    )
+
+
+def _terms(
+    jobs: Sequence[Job], plus: Tensor, minus: Tensor, base: Tensor, answers: tuple[Tensor, Tensor]
+) -> dict[str, Float[Tensor, " job"]]:
+    """``Objective.terms`` of every job, computed for all at once: many small kernels idle a GPU."""
+    theta = torch.stack([job.intervention.vec() for job in jobs])
+    margin, lambda_f, lambda_m = plus.new_tensor(
+        [[job.objective.margin, job.objective.lambda_f, job.objective.lambda_m] for job in jobs]
+    ).T
+    terms = {
+        "E_m": effectiveness(plus, minus, *answers, margin[:, None]),
+        "F": faithfulness(plus, minus, base),
+        "M_1": minimality(theta, 1),
+    }
+    return terms | {"psi": terms["E_m"] + lambda_f * terms["F"] + lambda_m * terms["M_1"]}
+
+
+def _finite(jobs: Sequence[Job], psi: Float[Tensor, " job"]) -> Float[Tensor, " job"]:
+    """1 for each job whose objective and gradient are numbers, else 0."""
+    gradients = torch.stack(
+        [
+            torch.cat([theta.grad.flatten() for theta in job.intervention.parameters()])
+            for job in jobs
+        ]
+    )
+    return (psi.isfinite() & gradients.isfinite().all(-1)).to(psi)
 
 
 def _logits(

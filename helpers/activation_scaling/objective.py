@@ -1,6 +1,7 @@
 """The three-term objective of the activation-scaling paper, and its evaluation: effectiveness, faithfulness, minimality.
 
-Each term is at most 0 and best at 0 (Eq. 6 to 9). Logits are those of the last position, in nats.
+Each term is at most 0 and best at 0 (Eq. 6 to 9). Logits are those of the last position, in nats. Each takes leading axes
+too, of many settings say, and gives as many values.
 """
 
 from __future__ import annotations
@@ -17,15 +18,13 @@ from helpers.activation_scaling.interventions import Intervention, steered_logit
 from helpers.models.run import last_logits
 from helpers.prompts.prompts import Prompts
 
-Logits = Float[Tensor, "batch d_vocab"]
-Answers = Int[Tensor, " batch"]
+Logits = Float[Tensor, "*setting batch d_vocab"]
+Answers = Int[Tensor, "*#setting batch"]
 
 NEGLIGIBLE = 0.01  # |θ| below this counts as zero (section 3.4)
 
 
-def logit_diff(
-    logits: Float[Tensor, "*beta batch d_vocab"], correct: Answers, wrong: Answers
-) -> Float[Tensor, "*beta batch"]:
+def logit_diff(logits: Logits, correct: Answers, wrong: Answers) -> Float[Tensor, "*setting batch"]:
     """Logit of the correct minus logit of the wrong answer.
 
     Example:
@@ -35,13 +34,20 @@ def logit_diff(
         >>> logit_diff(logits, correct=torch.tensor([0, 0]), wrong=torch.tensor([1, 1]))
         tensor([ 1.5000, -3.0000])
     """
-    row = torch.arange(logits.shape[-2], device=logits.device)
-    return logits[..., row, correct] - logits[..., row, wrong]
+    right, other = (
+        logits.gather(-1, answer.expand(logits.shape[:-1])[..., None]).squeeze(-1)
+        for answer in (correct, wrong)
+    )
+    return right - other
 
 
 def effectiveness(
-    plus: Logits, minus: Logits, correct: Answers, wrong: Answers, margin: float = 0.0
-) -> Float[Tensor, ""]:
+    plus: Logits,
+    minus: Logits,
+    correct: Answers,
+    wrong: Answers,
+    margin: float | Float[Tensor, "setting 1"] = 0.0,
+) -> Float[Tensor, "*setting"]:
     """E_m, Eq. 6: how far the answers are from being swapped, by a margin, at β = 1 (plus) and β = −1 (minus).
 
     0 when at β = 1 the correct answer leads by at least the margin and at β = −1 the wrong one does, on every prompt.
@@ -55,10 +61,12 @@ def effectiveness(
     """
     lead_plus = logit_diff(plus, correct, wrong) - margin
     lead_minus = -logit_diff(minus, correct, wrong) - margin
-    return (lead_plus.clamp_max(0) + lead_minus.clamp_max(0)).mean()
+    return (lead_plus.clamp_max(0) + lead_minus.clamp_max(0)).mean(-1)
 
 
-def faithfulness(plus: Logits, minus: Logits, base: Logits) -> Float[Tensor, ""]:
+def faithfulness(
+    plus: Logits, minus: Logits, base: Float[Tensor, "*#setting batch d_vocab"]
+) -> Float[Tensor, "*setting"]:
     """F, Eq. 7: minus the KL divergences of the steered from the base distribution, summed over β = ±1, mean over prompts.
 
     Example:
@@ -72,10 +80,10 @@ def faithfulness(plus: Logits, minus: Logits, base: Logits) -> Float[Tensor, ""]
         kl_div(log_base, steered.log_softmax(-1), log_target=True, reduction="none").sum(-1)
         for steered in (plus, minus)
     )
-    return -kl.mean()
+    return -kl.mean(-1)
 
 
-def minimality(theta: Float[Tensor, " n_parameters"], p: int) -> Float[Tensor, ""]:
+def minimality(theta: Float[Tensor, "*setting n_parameters"], p: int) -> Float[Tensor, "*setting"]:
     """M_p, Eq. 8, for p = 1 (minus the sum of ``|θ|``) and p = 0 (minus the number of ``|θ|`` that are not negligible).
 
     Example:
@@ -84,9 +92,9 @@ def minimality(theta: Float[Tensor, " n_parameters"], p: int) -> Float[Tensor, "
         (tensor(-0.7510), tensor(-2))
     """
     if p == 1:
-        return -theta.abs().sum()
+        return -theta.abs().sum(-1)
     if p == 0:
-        return -(theta.abs() >= NEGLIGIBLE).sum()
+        return -(theta.abs() >= NEGLIGIBLE).sum(-1)
     raise ValueError(f"minimality is defined here for p = 0 and p = 1, not {p}.")
 
 
@@ -154,6 +162,27 @@ class Evaluation:
     n_parameters: int
     n_prompts: int
 
+    @classmethod
+    def of(
+        cls,
+        theta: Float[Tensor, " n_parameters"],
+        plus: Logits,
+        minus: Logits,
+        base: Logits,
+        correct: Answers,
+        wrong: Answers,
+    ) -> Evaluation:
+        """From the logits at β = 1, −1 and 0."""
+        up, down = (logit_diff(logits, correct, wrong) for logits in (plus, minus))
+        return cls(
+            E0=effectiveness(plus, minus, correct, wrong).item(),
+            F=faithfulness(plus, minus, base).item(),
+            M0=int(minimality(theta, 0)),
+            swapped=((up > 0) & (down < 0)).float().mean().item(),
+            n_parameters=theta.numel(),
+            n_prompts=len(correct),
+        )
+
 
 @torch.no_grad()
 def evaluate(
@@ -164,13 +193,4 @@ def evaluate(
     plus, minus = steered_logits(
         model, prompts.tokens, intervention, [1.0, -1.0], batch_size=batch_size
     )
-    up, down = (logit_diff(logits, prompts.correct, prompts.wrong) for logits in (plus, minus))
-    theta = intervention.vec()
-    return Evaluation(
-        E0=effectiveness(plus, minus, prompts.correct, prompts.wrong).item(),
-        F=faithfulness(plus, minus, base).item(),
-        M0=int(minimality(theta, 0)),
-        swapped=((up > 0) & (down < 0)).float().mean().item(),
-        n_parameters=theta.numel(),
-        n_prompts=len(prompts),
-    )
+    return Evaluation.of(intervention.vec(), plus, minus, base, prompts.correct, prompts.wrong)

@@ -44,12 +44,13 @@ def load_model(
     from transformer_lens.model_bridge import TransformerBridge
 
     official = hub_name(name)
-    options = {"device": str(resolve_device(device)), "dtype": dtype}
+    place = resolve_device(device)
+    options = {"device": str(place), "dtype": dtype}
     if name == "smollm2":
         folder = embedded_model()
         options["hf_model"] = LlamaForCausalLM.from_pretrained(
             folder, dtype=dtype, attn_implementation="eager", local_files_only=True
-        )
+        ).to(place)  # the bridge leaves a model that it is given on the device where it is
         options["tokenizer"] = AutoTokenizer.from_pretrained(
             folder, add_bos_token=True, local_files_only=True
         )

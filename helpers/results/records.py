@@ -23,21 +23,31 @@ PACKAGES = ("torch", "transformers", "transformer-lens", "numpy", "scipy", "mooc
 
 def provenance(model: TransformerBridge, **settings: Any) -> dict[str, Any]:
     """Where numbers come from: model and its weights, device, versions, date, and the settings given (JSON values)."""
-    device = device_of(model)
     return {
         "model": model.cfg.model_name,
         "weights": fingerprint(model),
         "dtype": str(model.W_U.dtype).removeprefix("torch."),
+        **machine(device_of(model)),
+        "settings": json.loads(json.dumps(settings)),
+    }
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """The device by its name, the versions of what computes, and the date."""
+    versions = {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}
+    if device.type == "cuda":
+        versions |= {
+            "torch": torch.__version__,
+            "cuda": torch.version.cuda,
+            "cudnn": torch.backends.cudnn.version(),
+        }
+    return {
         "device": torch.cuda.get_device_name(device)
         if device.type == "cuda"
         else f"{device.type} ({platform.machine()})",
         "threads": torch.get_num_threads(),
-        "versions": {
-            "python": platform.python_version(),
-            **{name: version(name) for name in PACKAGES},
-        },
+        "versions": versions,
         "date": datetime.now(UTC).date().isoformat(),
-        "settings": json.loads(json.dumps(settings)),
     }
 
 

@@ -62,26 +62,32 @@ def test_a_setting_gives_what_fitting_and_evaluating_by_hand_gives(smollm2):
     assert row["E0_control"] != pytest.approx(row["E0"], abs=1e-6)
 
 
-def test_a_sweep_in_batches_gives_the_rows_of_a_sweep_of_single_fits(
-    smollm2, tmp_path, monkeypatch
-):
+def test_a_sweep_in_batches_gives_the_rows_of_a_sweep_of_single_fits(smollm2, tmp_path):
     settings = grid.grid(lambda_f=[0, 1], lambda_m=[1], margin=[10], tasks=["IOI"])
     kept = grid.store(smollm2, tmp_path, **SIZES)
-    batches, sizes, real = grid.Batches(smollm2, settings, SIZES), [], grid.fit_many
-    monkeypatch.setattr(
-        grid,
-        "fit_many",
-        lambda model, jobs, *rest, **how: (
-            sizes.append(len(jobs)) or real(model, jobs, *rest, **how)
-        ),
-    )
-    table = sweep(settings, batches, kept).drop(columns="seconds")
-    assert sizes == [2, 2], "one batch for each method"
+    table, batches = grid.sweep_in_batches(smollm2, settings, kept, **SIZES)
+    assert batches["at_once"].tolist() == [2, 2], "one batch for each method"
+    assert table["seconds"].sum() == pytest.approx(batches["seconds"].sum())
     for row in table.to_dict("records"):
         setting = {name: row[name] for name in settings[0]}
         single = grid.run(smollm2, **setting, **SIZES)
         assert {name: row[name] for name in single} == pytest.approx(single, rel=1e-2, abs=1e-2)
     assert table["F_train"].nunique() > 2
+
+
+def test_a_setting_that_fails_in_a_batch_is_a_row_with_its_error(smollm2, tmp_path, monkeypatch):
+    settings = grid.grid(lambda_f=[0, 1], lambda_m=[1], margin=[10], tasks=["IOI"])[:2]
+    real = grid.fit_many
+
+    def one_fails(model, jobs, **how):
+        done = real(model, jobs, **how)
+        return replace(done, results=[FloatingPointError("no number"), *done.results[1:]])
+
+    monkeypatch.setattr(grid, "fit_many", one_fails)
+    kept = grid.store(smollm2, tmp_path, **SIZES)
+    table, _ = grid.sweep_in_batches(smollm2, settings, kept, **SIZES)
+    assert table["error"].tolist() == ["FloatingPointError: no number", ""]
+    assert table["E0"].isna().tolist() == [True, False]
 
 
 @pytest.mark.parametrize("where", ["local:2", "n_jobs=2"])

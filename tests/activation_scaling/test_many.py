@@ -10,13 +10,12 @@ import torch
 
 from helpers.activation_scaling import many
 from helpers.activation_scaling.dynamic import DynScalar, DynScalarHidden
-from helpers.activation_scaling.fitting import Fit, fit
+from helpers.activation_scaling.fitting import fit
 from helpers.activation_scaling.interventions import ActivScalar, SteerVec
 from helpers.activation_scaling.many import Job, fit_many
 from helpers.activation_scaling.objective import Objective
 from helpers.activation_scaling.points import Points
-from helpers.models.load import freeze
-from helpers.models.run import HOOKS, last_logits
+from helpers.models.run import last_logits
 from helpers.prompts.prompts import Prompts
 
 pytestmark = pytest.mark.unit
@@ -206,23 +205,3 @@ def test_jobs_that_cannot_share_a_batch_are_refused(tiny, prompts):
         fit_many(tiny, jobs)
     with pytest.raises(ValueError, match="epochs = 0"):
         fit_many(tiny, jobs, prompts, epochs=0)
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("site", ["attn_out", "head_out"])
-def test_a_gpu_gives_the_results_of_the_cpu(tiny, prompts, site):
-    assert site in HOOKS
-    jobs = jobs_of(tiny, prompts, sites=[site])
-    here = fit_many(tiny, jobs, prompts, epochs=4)
-    there_model = freeze(deepcopy(tiny)).to("cuda")
-    cuda = Prompts(
-        **{
-            **vars(prompts),
-            **{name: getattr(prompts, name).cuda() for name in ("tokens", "correct", "wrong")},
-        }
-    )
-    there = fit_many(there_model, jobs_of(tiny, prompts, sites=[site]), cuda, epochs=4)
-    assert there.peak > 0 and there.at_once == len(jobs)
-    for ours, its in zip(here.results, there.results, strict=True):
-        assert isinstance(its, Fit)
-        assert (ours.intervention.vec() - its.intervention.vec().cpu()).abs().max() < 1e-3
