@@ -61,7 +61,7 @@ class Prompts:
         other = torch.tensor([single_token(model, answer) for answer in wrong])
         for text, same in zip(texts, right == other):
             if same:
-                raise ValueError(f"the correct and the wrong answer are one token for {text!r}.")
+                raise ValueError(f"both answers are the same token for {text!r}.")
         device = device_of(model)
         texts = tuple(texts), tuple(correct), tuple(wrong)
         return cls(*texts, tokens, right.to(device), other.to(device))

@@ -88,7 +88,7 @@ def test_prompts_of_unequal_length_none_or_a_bare_string_are_refused(tiny, promp
 @pytest.mark.parametrize(
     ("correct", "wrong", "message"),
     [
-        (["w1"], ["w1"], "are one token for 'w5 w6'"),
+        (["w1"], ["w1"], "are the same token for 'w5 w6'"),
         (["w1", "w2"], ["w3"], "must match"),
         (["w1 w2"], ["w3"], "is 2 tokens .* one token is needed"),
         ([""], ["w3"], "is 0 tokens"),
