@@ -53,7 +53,7 @@ class Observable:
             if weight:
                 terms.append((single_token(model, text), text, float(weight)))
         if not terms:
-            raise ValueError("every weight of this observable is 0: it measures nothing.")
+            raise ValueError("every weight is 0: this observable measures nothing.")
         return cls(tuple(sorted(terms)), model.cfg.model_name)
 
     def __str__(self) -> str:

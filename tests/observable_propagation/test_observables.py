@@ -40,8 +40,8 @@ def test_it_shows_itself_in_one_order_with_spaces_visible(tiny) -> None:
         ({"": 1}, "one token is needed"),
         ({"w3": float("nan")}, "finite"),
         ({"w3": float("inf")}, "finite"),
-        ({"w3": 0}, "every weight of this observable is 0"),
-        ({}, "every weight of this observable is 0"),
+        ({"w3": 0}, "every weight is 0"),
+        ({}, "every weight is 0"),
     ],
 )
 def test_a_sum_that_cannot_be_measured_is_refused(tiny, weights, message) -> None:
