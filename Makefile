@@ -2,8 +2,8 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup model book picture test lint format bench gpu gpu-kit assignments grade lab \
-  serve clean
+.PHONY: help setup model book chapter picture test test-quick lint format bench gpu gpu-kit \
+  assignments grade lab serve clean
 
 # Variables given on the command line are taken as typed: make expands nothing in them, and recipes
 # read them from the environment ("$$PORT"), so that neither does the shell.
@@ -21,6 +21,10 @@ PYTHON ?= python3
 PY := .venv/bin/python
 # Seconds until a notebook cell under test times out.
 export NOTEBOOK_TIMEOUT ?= 900
+# Processes that run tests at the same time, one thread each.
+export TEST_JOBS ?= auto
+# The chapter that `make chapter` executes and builds.
+export CHAPTER ?=
 # Port of `make serve`; 0 picks a free one.
 export PORT ?= 8000
 # Folder with the submissions that `make grade` grades.
@@ -98,12 +102,20 @@ book: model ## Execute the chapters that are out of date and build the site into
 	@$(PY) -m book._ext.build
 	@$(PY) -m assignments.tools.publish
 
+chapter: model ## Execute and build one chapter: make chapter CHAPTER=pareto
+	@[ -n "$$CHAPTER" ] || { echo "Name it: make chapter CHAPTER=pareto" >&2; exit 1; }
+	@$(PY) -m book._ext.build --chapter "$$CHAPTER"
+
 picture: book ## Update the README's picture from the executed chapter
 	@$(PY) -m book._ext.readme_picture
 
 test: model ## Run all tests: unit, integration, every notebook, and the site in a browser
-	@BOOK_PROFILE=smoke $(WITH) PYTEST_FLAGS -m pytest --nbmake-timeout="$$NOTEBOOK_TIMEOUT" \
+	@BOOK_PROFILE=smoke OMP_NUM_THREADS=1 $(WITH) PYTEST_FLAGS -m pytest -n "$$TEST_JOBS" \
+	  --dist loadgroup --no-loadscope-reorder --nbmake-timeout="$$NOTEBOOK_TIMEOUT" \
 	  --junitxml=_build/tests.xml
+
+test-quick: setup ## Run the unit tests and the linters only
+	@BOOK_PROFILE=smoke OMP_NUM_THREADS=1 $(WITH) PYTEST_FLAGS -m pytest -n "$$TEST_JOBS" -m unit -q tests
 
 lint: setup ## Check style and imports only (make test does, too)
 	@$(PY) -m ruff check

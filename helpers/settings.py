@@ -18,6 +18,8 @@ BOOK_PROGRESS   auto (default), off            progress bars in terminals and no
 BOOK_SCHEDULER  ``tcp://host:8786``, ...,      the Dask scheduler whose workers run sweeps and
                 ``local:2``, ...               searches; local:N starts N workers on this machine.
                                                Unset (default): everything in one process
+BOOK_JOBS       0 (default), 1, 2, ...         chapters that ``make book`` executes at a time; 0 is
+                                               one a core, and one alone on a GPU
 =============== ============================== ==================================================
 """
 
@@ -62,6 +64,7 @@ class Settings:
     cache: Path = field(default_factory=lambda: Path(platformdirs.user_cache_dir("steering-book")))
     progress: str = "auto"
     scheduler: str = ""
+    jobs: int = 0
 
     def __post_init__(self) -> None:
         if self.profile not in PROFILES:
@@ -82,6 +85,8 @@ class Settings:
                 f"BOOK_SCHEDULER={self.scheduler!r} is no address; use tcp://host:port or "
                 "tls://host:port, as the scheduler prints it, or local:N for N local processes."
             )
+        if not 0 <= self.jobs <= 1024:
+            raise ValueError(f"BOOK_JOBS={self.jobs} must be a whole number from 0 to 1024.")
         hub_name(self.model)
 
     @classmethod
@@ -89,12 +94,13 @@ class Settings:
         """The settings in the BOOK_* variables; an empty variable counts as unset."""
         given = {field.name: environment.get(f"BOOK_{field.name.upper()}") for field in fields(cls)}
         chosen = {name: value for name, value in given.items() if value}
-        if "seed" in chosen:
-            if not chosen["seed"].isdecimal():
+        for name in ("seed", "jobs"):
+            text = chosen.get(name, "0")
+            if not text.isdecimal():
                 raise ValueError(
-                    f"BOOK_SEED={chosen['seed']!r} must be a whole number of at least 0."
+                    f"BOOK_{name.upper()}={text!r} must be a whole number of at least 0."
                 )
-            chosen["seed"] = int(chosen["seed"])
+            chosen[name] = int(text)
         if "cache" in chosen:
             chosen["cache"] = Path(chosen["cache"]).expanduser().resolve()
         return cls(**chosen)

@@ -1,95 +1,60 @@
-"""Build the site: forget the results that are out of date, and let jupyter-book do the rest.
+"""Build the site: execute the chapters that are out of date, then call jupyter-book.
 
-jupyter-book keeps each executed notebook in a jupyter-cache and runs it again when one of its code cells changes. It does
-not see the helpers that a notebook imports, nor the settings it runs under. So, before each build, this module computes a
-key for each notebook from all that the notebook can depend on, and removes the results whose key has changed.
+Executed notebooks lie in jupyter-book's own cache, which knows a notebook by its code cells. It
+sees neither the modules that a notebook imports nor the settings it runs under. So every result is
+stored with a key, computed from all that the notebook depends on (``helpers.runs.code``), and is
+removed when the key is another one. jupyter-book then finds every chapter in its cache.
 
-``python -m book._ext.build [--out DIR]`` builds into DIR/_build/html; DIR is the book's own folder if it is not given.
+``python -m book._ext.build [--out DIR] [--chapter NAME]`` builds into DIR/_build/html.
 """
 
 from __future__ import annotations
 
 import argparse
-import ast
 import hashlib
-import json
 import os
 import shutil
 import subprocess
 import sys
-from datetime import datetime, timezone
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
 
 import nbformat
 from filelock import FileLock, Timeout
 from IPython.core.inputtransformer2 import TransformerManager
 from jupyter_cache import get_cache
-from jupyter_cache.base import JupyterCacheAbstract
+from jupyter_cache.base import CacheBundleIn, JupyterCacheAbstract
 from jupyter_cache.cache.db import NbCacheRecord
 from sphinx_external_toc.parsing import parse_toc_yaml
 
+from book._ext.execute import ROOT, Outcome, environment, execute_all
+from book._ext.timings import longest_first, seconds_of, write_timings
 from helpers.models.smollm2 import GGUF_SHA256
+from helpers.runs.code import files_digest, files_of
 from helpers.settings import SETTINGS
 
-ROOT = Path(__file__).resolve().parents[2]
-# What a notebook may read besides modules. Any of the data runs every notebook again, a recorded table those that name it.
-DATA, RECORDED = "helpers/prompts/data", "book/results"
+SPHINX = (
+    "from book._ext.execute import die_with_parent; die_with_parent(); "
+    "from jupyter_book.cli.main import main; main()"
+)
 
 
-class Result(NamedTuple):
-    """What became of one chapter in a build."""
-
-    chapter: str
-    seconds: float | None
-    state: str
+# Which results are out of date
 
 
-def imported_modules(source: str, package: str = "") -> set[str]:
-    """The modules that a piece of Python may import, by their full names; for ``from a import b`` both a and a.b.
-
-    Args:
-        source: Python code.
-        package: the package the code belongs to, against which relative imports are resolved.
-    """
-    found = set()
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            parents = (
-                package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
-            )
-            base = ".".join([*parents, *([node.module] if node.module else [])])
-            found |= {base} | {f"{base}.{alias.name}" for alias in node.names}
-    return found
-
-
-def helper_files(modules: set[str], root: Path) -> set[Path]:
-    """The files of ``helpers/`` that importing these modules runs, those that they import in turn included."""
-    files: set[Path] = set()
-    waiting = list(modules)
-    while waiting:
-        name = waiting.pop()
-        if name.split(".")[0] != "helpers":
-            continue
-        # Importing helpers.x runs helpers/__init__.py too.
-        for path in (root / "helpers/__init__.py", root / (name.replace(".", "/") + ".py")):
-            if path.is_file() and path not in files:
-                files.add(path)
-                waiting += imported_modules(path.read_text(encoding="utf-8"), package=name.rpartition(".")[0])
-    return files
+def notebooks(root: Path = ROOT) -> list[Path]:
+    """Every notebook of the table of contents, in its order."""
+    pages = [root / "book" / f"{page}.ipynb" for page in parse_toc_yaml(root / "book" / "_toc.yml")]
+    return [path for path in pages if path.is_file()]
 
 
 def code_of(notebook: Path) -> str:
     """The Python of a notebook's code cells, with IPython's magic lines turned into calls."""
     cells = nbformat.read(notebook, as_version=4).cells
-    return "\n".join(
-        TransformerManager().transform_cell(cell.source)
-        for cell in cells
-        if cell.cell_type == "code"
-    )
+    sources = [cell.source for cell in cells if cell.cell_type == "code"]
+    return "\n".join(map(TransformerManager().transform_cell, sources))
 
 
 @cache
@@ -99,48 +64,29 @@ def device_name() -> str:
     Raises:
         ValueError: BOOK_DEVICE names one that this machine does not have.
     """
+    if SETTINGS.device == "cpu":
+        return "cpu"
     if SETTINGS.device == "auto":
         import torch
 
         return "cuda" if torch.cuda.is_available() else "cpu"
-    if SETTINGS.device == "cpu":
-        return "cpu"
-    from helpers.models.load import (
-        resolve_device,  # takes seconds to import, so only where there is something to check
-    )
+    from helpers.models.load import resolve_device  # takes seconds to import
 
     return str(resolve_device(SETTINGS.device))
 
 
-def key_of(notebook: Path, root: Path) -> str:
-    """A digest of all that a notebook's results depend on, apart from its own cells, which jupyter-cache watches."""
-    digest = hashlib.sha256()
-    for fact in (
-        SETTINGS.model,
-        device_name(),
-        SETTINGS.profile,
-        str(SETTINGS.seed),
-        GGUF_SHA256,
-        sys.version,
-    ):
-        digest.update(fact.encode() + b"\0")
-    code = code_of(notebook)
-    data = [path for path in (root / DATA).rglob("*") if path.is_file()]
-    tables = [path for path in (root / RECORDED).glob("*") if path.stem in code]
-    try:
-        modules = imported_modules(code)
-    except SyntaxError:  # running the notebook will say so, and better
-        modules = set()
-    for path in sorted({root / "constraints.txt", *data, *tables, *helper_files(modules, root)}):
-        digest.update(path.relative_to(root).as_posix().encode() + b"\0")
-        digest.update(hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()
+def key_of(notebook: Path, root: Path = ROOT, known: dict | None = None) -> str:
+    """A digest of all that a notebook's results depend on, but for its own cells.
 
-
-def notebooks(root: Path = ROOT) -> list[Path]:
-    """Every notebook of the table of contents, in its order."""
-    pages = [root / "book" / f"{page}.ipynb" for page in parse_toc_yaml(root / "book" / "_toc.yml")]
-    return [path for path in pages if path.is_file()]
+    Args:
+        notebook: its path.
+        root: the repository.
+        known: what ``helpers.runs.code.files_of`` keeps from one call to the next.
+    """
+    facts = [SETTINGS.model, device_name(), SETTINGS.profile, str(SETTINGS.seed), GGUF_SHA256]
+    files = files_of([(code_of(notebook), notebook.parent)], root, known)
+    facts += [sys.version, files_digest({*files, root / "constraints.txt"}, root)]
+    return hashlib.sha256("\0".join(facts).encode()).hexdigest()
 
 
 def record_of(results: JupyterCacheAbstract, notebook: Path) -> NbCacheRecord | None:
@@ -151,122 +97,119 @@ def record_of(results: JupyterCacheAbstract, notebook: Path) -> NbCacheRecord | 
         return None
 
 
-def forget_outdated(
-    results: JupyterCacheAbstract, keys_file: Path, root: Path = ROOT
-) -> list[Path]:
-    """Remove the results whose key has changed since they were made.
-
-    Args:
-        results: jupyter-book's cache.
-        keys_file: where the keys are kept between builds.
-        root: the folder with ``book/``, ``helpers/`` and ``constraints.txt``.
-
-    Returns:
-        The notebooks that the build will have to execute.
-    """
-    try:
-        known = json.loads(keys_file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # the first build, or one cut off while it wrote: trust nothing
-        known = {}
-    keys = {path.relative_to(root).as_posix(): key_of(path, root) for path in notebooks(root)}
-    changed = {name for name, key in keys.items() if known.get(name) != key}
-    matching = {record.pk for name in changed if (record := record_of(results, root / name))}
-    for record in results.list_cache_records():
-        # By path too: a result of an earlier text of the notebook would come back with that text, and be out of date.
-        if record.pk in matching or any(Path(record.uri) == root / name for name in changed):
-            results.remove_cache(record.pk)
-    # Only now: a build that is cut off before this line removes the same results again, which does no harm.
-    keys_file.write_text(json.dumps(keys, indent=1), encoding="utf-8")
-    return [path for path in notebooks(root) if record_of(results, path) is None]
-
-
-def run_jupyter_book(out: Path) -> int:
-    """Run jupyter-book; notebooks that fail, broken links and all other warnings make its exit status non-zero."""
-    environment = {
-        **os.environ,
-        # Progress bars would end up in the pages.
-        "BOOK_PROGRESS": "off",
-        # The kernel called "python3" is to be this interpreter, whatever kernels the user has installed elsewhere.
-        "JUPYTER_PREFER_ENV_PATH": "1",
-        "JUPYTER_PATH": str(Path(sys.prefix, "share", "jupyter")),
-        # A debugger in the kernel is of no use here, and it warns about frozen modules on the page.
-        "PYDEVD_DISABLE_FILE_VALIDATION": "1",
-    }
-    command = [
-        sys.executable,
-        "-c",
-        "from jupyter_book.cli.main import main; main()",
-        "build",
-        str(ROOT / "book"),
-    ]
-    command += [
-        "--config",
-        str(ROOT / "_config.yml"),
-        "--path-output",
-        str(out),
-        "-W",
-        "--keep-going",
-    ]
-    return subprocess.run(command, cwd=ROOT, env=environment).returncode
-
-
-def results_of(results: JupyterCacheAbstract, started: datetime) -> list[Result]:
-    """What became of each chapter: executed in this build, taken from the cache, or failed."""
-    rows = []
-    for path in notebooks():
+def stale(results: JupyterCacheAbstract, root: Path = ROOT) -> list[Path]:
+    """Remove results that are out of date; the notebooks that have to be executed."""
+    waiting, known = [], {}
+    for path in notebooks(root):
         record = record_of(results, path)
-        # The cache's times are UTC without saying so.
-        now = record is not None and record.created.replace(tzinfo=timezone.utc) >= started
-        state = "FAILED" if record is None else "executed now" if now else "from the cache"
-        seconds = None if record is None else (record.data or {}).get("execution_seconds")
-        rows.append(
-            Result(path.relative_to(ROOT / "book").with_suffix("").as_posix(), seconds, state)
-        )
-    return rows
+        if record is not None and (record.data or {}).get("key") == key_of(path, root, known):
+            continue
+        if record is not None:
+            results.remove_cache(record.pk)
+        waiting.append(path)
+    return waiting
 
 
-def build(out: Path = ROOT) -> int:
+def keep(
+    results: JupyterCacheAbstract,
+    path: Path,
+    notebook: nbformat.NotebookNode,
+    seconds: float,
+    root: Path = ROOT,
+) -> None:
+    """Store an executed notebook with its key, where jupyter-book looks for it."""
+    data = {"execution_seconds": seconds, "key": key_of(path, root)}
+    data["cell_seconds"] = [seconds_of(cell) for cell in notebook.cells]
+    # The cache's own key covers the metadata of the notebook and its cells, which executing it
+    # changed: put back what is on disk.
+    saved = nbformat.read(path, as_version=4)
+    notebook.metadata = saved.metadata
+    for cell, before in zip(notebook.cells, saved.cells):
+        cell.metadata = before.metadata
+    bundle = CacheBundleIn(notebook, str(path), data=data)
+    results.cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
+
+
+# The build
+
+
+def cell_seconds(results: JupyterCacheAbstract) -> dict[str, list[float | None]]:
+    """Seconds of every cell, by the name of the chapter."""
+    records = {path.stem: record_of(results, path) for path in notebooks()}
+    return {name: record.data.get("cell_seconds", []) for name, record in records.items() if record}
+
+
+def n_jobs() -> int:
+    """Chapters at a time: BOOK_JOBS, else one a core, and one alone on a GPU."""
+    if SETTINGS.jobs:
+        return SETTINGS.jobs
+    if device_name() != "cpu":
+        return 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def run_jupyter_book(out: Path, *options: str) -> int:
+    """Run jupyter-book into ``out/_build``; its exit status."""
+    command = [sys.executable, "-c", SPHINX, "build", str(ROOT / "book"), *options]
+    command += ["--config", str(ROOT / "_config.yml"), "--path-output", str(out)]
+    return subprocess.run(command, cwd=ROOT, env=environment(1)).returncode
+
+
+def execute_stale(results: JupyterCacheAbstract, paths: list[Path], folder: Path) -> list[Outcome]:
+    """Execute chapters in parallel and store each as soon as it is done; those that failed."""
+    jobs = min(n_jobs(), len(paths)) or 1
+    ordered = longest_first(paths, folder / "timings.csv")
+    names = ", ".join(path.stem for path in ordered)
+    print(f"Settings: {SETTINGS}. To execute, {jobs} at a time: {names}.", flush=True)
+
+    def done(outcome: Outcome) -> None:
+        if outcome.notebook is not None:
+            keep(results, outcome.path, outcome.notebook, outcome.seconds)
+
+    outcomes = execute_all(ordered, jobs, done)
+    failed = [outcome for outcome in outcomes if outcome.error]
+    for outcome in failed:
+        print(f"\n{outcome.path.stem} FAILED in {outcome.error}", file=sys.stderr)
+    return failed
+
+
+def build(out: Path = ROOT, chapter: str = "") -> int:
     """Build the site into ``out/_build/html`` and say where it is and how long each chapter took.
 
+    Args:
+        out: the folder that holds ``_build``.
+        chapter: execute and build this chapter alone, into ``out/_build/chapter``.
+
     Returns:
-        The exit status: 0 when every chapter ran and nothing was warned of.
+        The exit status: 0 when every chapter ran and there was no warning.
     """
-    device_name()  # refuse a device or a scheduler that is not there before any long work
+    device_name()  # an unknown device or scheduler is refused before any long work
     if SETTINGS.scheduler.startswith(("tcp:", "tls:")):
         from helpers.runs.workers import connect  # takes seconds to import
 
         connect()
-    import matplotlib.font_manager  # noqa: F401  makes the font cache once, which else is announced on the first page
+    import matplotlib.font_manager  # noqa: F401  builds its font cache, and says so only once
 
     folder = out / "_build"
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / "build.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        print(f"Another build is at work in {folder}; waiting for it to end.", flush=True)
-        lock.acquire()
-    with lock:
-        started = datetime.now(timezone.utc)
+    with _alone(folder):
         results = get_cache(folder / ".jupyter_cache")
-        waiting = forget_outdated(results, folder / "keys.json")
+        waiting = stale(results)
+        if chapter:
+            return build_chapter(chapter, results, waiting, folder)
+        failed = execute_stale(results, waiting, folder) if waiting else []
+        write_timings(cell_seconds(results), folder / "timings.csv")
+        if failed:
+            print("\nThe site was not built: see the errors above.", file=sys.stderr)
+            return 1
         if waiting:
-            print(
-                f"Settings: {SETTINGS}. To be executed: {', '.join(path.stem for path in waiting)}.",
-                flush=True,
-            )
-            # Pages show figures of other pages, which Sphinx does not follow: read them all again, from the cache.
+            # Pages show figures of other pages, which Sphinx does not track: read them all again.
             shutil.rmtree(folder / ".doctrees", ignore_errors=True)
-        status = run_jupyter_book(out)
+        status = run_jupyter_book(out, "-W", "--keep-going")
         if status:
-            # Sphinx warns of a fault only when it reads a page: make it read them all next time, or that build would pass.
+            # Sphinx warns only when it reads a page: without its memory the next build warns too.
             shutil.rmtree(folder / ".doctrees", ignore_errors=True)
-        rows = results_of(results, started)
-    print(f"\n{'chapter':40} {'seconds':>8}  ({SETTINGS})")
-    for row in rows:
-        print(
-            f"{row.chapter:40} {'' if row.seconds is None else format(row.seconds, '.1f'):>8}  {row.state}"
-        )
+        report(results, {path.stem for path in waiting})
     if status:
         print("\nThe build FAILED: see the messages above.", file=sys.stderr)
     else:
@@ -274,19 +217,68 @@ def build(out: Path = ROOT) -> int:
     return status
 
 
+def build_chapter(
+    name: str, results: JupyterCacheAbstract, waiting: list[Path], folder: Path
+) -> int:
+    """One chapter as a site of its own; links to other pages lead nowhere there."""
+    found = [path for path in notebooks() if path.stem == name]
+    if not found:
+        names = ", ".join(path.stem for path in notebooks())
+        print(f"There is no chapter {name!r}; the chapters are {names}.", file=sys.stderr)
+        return 1
+    (path,) = found
+    if path in waiting and execute_stale(results, [path], folder):
+        return 1
+    site = folder / "chapter"
+    (site / "_build").mkdir(parents=True, exist_ok=True)
+    bundle = results.get_cache_bundle(record_of(results, path).pk)
+    keep(get_cache(site / "_build" / ".jupyter_cache"), path, bundle.nb, 0.0)
+    page = path.relative_to(ROOT / "book").with_suffix("").as_posix()
+    (site / "_toc.yml").write_text(f"format: jb-book\nroot: {page}\n", encoding="utf-8")
+    status = run_jupyter_book(site, "--toc", str(site / "_toc.yml"), "--quiet")
+    print(f"\nThe chapter alone: {site / '_build' / 'html' / page}.html")
+    return status
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold the lock of a build folder, once no other build has it."""
+    lock = FileLock(folder / "build.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print(f"Another build is running in {folder}; waiting for it.", flush=True)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def report(results: JupyterCacheAbstract, executed: set[str]) -> None:
+    """Print how long each chapter took, and whether it was executed in this build."""
+    print(f"\n{'chapter':40} {'seconds':>8}  ({SETTINGS})")
+    for path in notebooks():
+        record = record_of(results, path)
+        seconds = (record.data or {}).get("execution_seconds", 0.0) if record else 0.0
+        name = path.relative_to(ROOT / "book").with_suffix("").as_posix()
+        print(f"{name:40} {seconds:8.1f}  {'executed' if path.stem in executed else 'cached'}")
+
+
 def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(
         prog="python -m book._ext.build",
-        description="Execute what is out of date, and build the site.",
+        description="Execute the chapters that are out of date, and build the site.",
     )
-    parser.add_argument(
-        "--out",
-        type=Path,
-        default=ROOT,
-        help="the site goes to OUT/_build/html (default: the book's folder)",
-    )
-    return build(parser.parse_args().out.resolve())
+    parser.add_argument("--out", type=Path, default=ROOT, help="build into OUT/_build")
+    parser.add_argument("--chapter", default="", help="only this chapter, for example pareto")
+    given = parser.parse_args()
+    try:
+        return build(given.out.resolve(), given.chapter)
+    except KeyboardInterrupt:
+        print("\nStopped. Chapters that were done are kept.", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from jupyter_cache.base import CacheBundleIn
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from book._ext import build
+from book._ext.timings import longest_first
 from helpers.settings import Settings
 
 pytestmark = pytest.mark.unit
@@ -18,7 +19,7 @@ pytestmark = pytest.mark.unit
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch) -> Path:
-    """A book of two chapters: one imports helpers.near, which imports helpers.deep; the other imports helpers.other."""
+    """A book of two chapters: one imports near, and so deep; the other imports other."""
     monkeypatch.setattr(build, "SETTINGS", Settings())  # whatever this test run is set to
     files = {
         "helpers/__init__.py": "",
@@ -52,18 +53,14 @@ def write(path: Path, code: str, prose: str = "Some words.") -> None:
 
 
 def execute(results, root: Path) -> None:
-    """Do as jupyter-book does: put every notebook that has no result into the cache."""
+    """Store a result of every notebook that has none."""
     for path in build.notebooks(root):
         if build.record_of(results, path) is None:
-            notebook = nbformat.read(path, as_version=4)
-            results.cache_notebook_bundle(
-                CacheBundleIn(notebook, str(path), data={"execution_seconds": 1.0}),
-                check_validity=False,
-            )
+            build.keep(results, path, nbformat.read(path, as_version=4), 1.0, root)
 
 
 def waiting(results, root: Path) -> set[str]:
-    return {path.stem for path in build.forget_outdated(results, root / "keys.json", root)}
+    return {path.stem for path in build.stale(results, root)}
 
 
 @pytest.fixture
@@ -109,7 +106,7 @@ def test_a_table_that_is_recorded_or_taken_away_runs_the_chapter_that_names_it(
 
 
 def test_a_helper_that_no_chapter_imports_runs_nothing(built, root: Path) -> None:
-    (root / "book/_ext/build.py").write_text("")
+    (root / "helpers/of_none.py").write_text("")
     assert waiting(built, root) == set()
 
 
@@ -158,9 +155,20 @@ def test_a_notebook_that_is_not_in_the_table_of_contents_is_no_chapter(built, ro
     assert waiting(built, root) == set()
 
 
-def test_a_broken_keys_file_trusts_nothing(built, root: Path) -> None:
-    (root / "keys.json").write_text("{")
-    assert waiting(built, root) == {"one", "two"}
+def test_metadata_written_while_executing_does_not_hide_the_result(results, root: Path) -> None:
+    path = root / "book/one.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
+    notebook.cells[1].metadata["execution"] = {"iopub.execute_input": "now"}
+    build.keep(results, path, notebook, 1.0, root)
+    assert waiting(results, root) == {"two"}
+
+
+def test_a_result_without_a_key_is_not_trusted(built, root: Path) -> None:
+    path = root / "book/one.ipynb"
+    bundle = CacheBundleIn(nbformat.read(path, as_version=4), str(path))
+    built.cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
+    assert waiting(built, root) == {"one"}
 
 
 def test_a_chapter_that_is_no_python_is_left_to_fail_in_its_kernel(built, root: Path) -> None:
@@ -168,19 +176,26 @@ def test_a_chapter_that_is_no_python_is_left_to_fail_in_its_kernel(built, root: 
     assert waiting(built, root) == {"two"}
 
 
-@pytest.mark.parametrize(
-    ("source", "package", "found"),
-    [
-        ("import helpers.a, os", "", {"helpers.a", "os"}),
-        ("from helpers import a", "", {"helpers", "helpers.a"}),
-        ("from helpers.a import f", "", {"helpers.a", "helpers.a.f"}),
-        ("from .a import f", "helpers", {"helpers.a", "helpers.a.f"}),
-        ("from . import a", "helpers", {"helpers", "helpers.a"}),
-        ("def f():\n    import helpers.late", "", {"helpers.late"}),
-    ],
-)
-def test_imports_are_found_in_all_their_forms(source: str, package: str, found: set[str]) -> None:
-    assert build.imported_modules(source, package) == found
+def test_a_module_beside_a_notebook_counts(results, root: Path) -> None:
+    (root / "book/beside.py").write_text("ONE = 1\n")
+    write(root / "book/one.ipynb", "from beside import ONE")
+    execute(results, root)
+    assert waiting(results, root) == set()
+    (root / "book/beside.py").write_text("ONE = 2\n")
+    assert waiting(results, root) == {"one"}
+
+
+def test_the_longest_notebook_starts_first_and_an_unknown_one_before_it(tmp_path: Path) -> None:
+    recorded, last = tmp_path / "recorded.csv", tmp_path / "timings.csv"
+    recorded.write_text("case,variant,seconds\nchapters,a,9\nchapters,b,1\nload,c,99\n")
+    paths = [Path("a.ipynb"), Path("b.ipynb"), Path("c.ipynb")]
+
+    def order() -> str:
+        return "".join(path.stem for path in longest_first(paths, last, recorded))
+
+    assert order() == "cab"
+    last.write_text("chapter,cell,seconds\na,1,1\nb,1,1\nb,2,2\n")
+    assert order() == "cba"
 
 
 def test_a_device_that_is_not_there_is_refused(monkeypatch) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -69,28 +67,6 @@ FACTS = r"""async () => {
     widgets: document.querySelectorAll('script[type="application/vnd.jupyter.widget-view+json"]').length,
   };
 }"""
-
-
-@pytest.fixture(scope="session")
-def site() -> Path:
-    """The folder with the built pages; BOOK_SITE names one that is to be looked at as it is."""
-    if given := os.environ.get("BOOK_SITE"):
-        return Path(given).resolve()
-    out = ROOT / "_build" / "smoke"  # apart from the reader's site, whose results stay valid
-    command = [sys.executable, "-m", "book._ext.build", "--out", str(out)]
-    result = subprocess.run(
-        command,
-        cwd=ROOT,
-        env={**os.environ, "BOOK_PROFILE": "smoke"},
-        capture_output=True,
-        text=True,
-    )
-    if result.returncode:
-        pytest.fail(
-            f"the site could not be built:\n{result.stdout[-4000:]}\n{result.stderr[-8000:]}",
-            pytrace=False,
-        )
-    return out / "_build" / "html"
 
 
 @pytest.fixture(scope="session")
