@@ -114,11 +114,15 @@ def message(name: str, part: str, fault: str) -> str:
     cells = [cell for cell in code_cells(name) if marks(cell).grade_id in (part, f"{part}-check")]
     raised = run(cells, faulty(name, part, fault), dict(namespaces(name)[part]))
     assert list(raised) == [f"{part}-check"]
+    # Any other error would say that the fault is out of date.
+    assert isinstance(raised[f"{part}-check"], AssertionError), raised
     return str(raised[f"{part}-check"])
 
 
 @pytest.mark.parametrize("name, part, fault", WRONG)
-def test_a_wrong_answer_loses_its_part_and_is_told_why(name: str, part: str, fault: str) -> None:
+def test_a_wrong_answer_loses_its_part_and_the_check_says_why(
+    name: str, part: str, fault: str
+) -> None:
     assert message(name, part, fault)
 
 

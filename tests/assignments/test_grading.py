@@ -217,7 +217,7 @@ def grade_command(*arguments: object) -> subprocess.CompletedProcess:
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="needs root")
-def test_grading_refuses_to_run_as_root_unless_told(tmp_path: Path) -> None:
+def test_grading_refuses_to_run_as_root_unless_allowed(tmp_path: Path) -> None:
     result = grade_command(tmp_path)
     assert result.returncode == 1 and "not trusted" in result.stderr
 
