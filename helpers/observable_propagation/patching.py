@@ -7,6 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
+from helpers.models.load import per_head
 from helpers.models.norms import Norm
 from helpers.models.run import read_activations
 from helpers.models.tokens import at_ends, ends
@@ -19,6 +20,7 @@ def path_patching(
     corrupted: Int[Tensor, "pair pos"],
     observable: Observable,
     *,
+    values_only: bool = False,
     batch_size: int = 64,
 ) -> Float[Tensor, "pair layer head"]:
     """Direct effect of every head at the last token: clean − patched, in nats (section 6.5).
@@ -29,6 +31,7 @@ def path_patching(
 
     Args:
         clean, corrupted: row i of one is patched into row i of the other; of equal length.
+        values_only: keep the clean attention scores and patch values alone.
         batch_size: prompts in one forward pass.
 
     Raises:
@@ -40,7 +43,9 @@ def path_patching(
             "must match one to one, each pair of one length."
         )
     layers = range(model.cfg.n_layers)
-    names = ["ln_final.hook_in", *(f"blocks.{layer}.attn.hook_z" for layer in layers)]
+    hooks = ["hook_z", "hook_pattern", "hook_v"] if values_only else ["hook_z"]
+    names = ["ln_final.hook_in"]
+    names += [f"blocks.{layer}.attn.{hook}" for layer in layers for hook in hooks]
     here, _ = read_activations(model, clean, names, batch_size=batch_size)
     there, _ = read_activations(model, corrupted, names, batch_size=batch_size)
 
@@ -48,8 +53,14 @@ def path_patching(
     x = at_ends(here["ln_final.hook_in"], clean)
     effects = []
     for layer in layers:
-        name = f"blocks.{layer}.attn.hook_z"
-        z = at_ends(there[name], clean) - at_ends(here[name], clean)
+        name = f"blocks.{layer}.attn."
+        if values_only:
+            scores = at_ends(here[name + "hook_pattern"], clean, dim=2)
+            values = per_head(model, there[name + "hook_v"], dim=2)
+            z = torch.einsum("bhs,bshe->bhe", scores, values)
+        else:
+            z = at_ends(there[name + "hook_z"], clean)
+        z = z - at_ends(here[name + "hook_z"], clean)
         change = torch.einsum("bhe,hem->bhm", z, model.blocks[layer].attn.W_O)
         effects.append((norm(x)[:, None] - norm(x[:, None] + change)) @ m)
     return torch.stack(effects, dim=1)

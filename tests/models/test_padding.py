@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -37,9 +39,9 @@ def attributed(model, tokens):
     return torch.cat([parts.heads.sum(-1).flatten(1), parts.mlps, parts.embedding[:, None]], 1)
 
 
-def patched(model, tokens):
+def patched(model, tokens, **how):
     other = torch.where(tokens > 0, (tokens + 20) % 100, tokens)  # PAD and the first token stay
-    return path_patching(model, tokens, other, observable(model))
+    return path_patching(model, tokens, other, observable(model), **how)
 
 
 def with_edit(model, tokens):
@@ -61,6 +63,7 @@ WAYS = {
     "read_activations": lambda model, tokens: read_activations(model, tokens, [])[1],
     "direct_attribution": attributed,
     "path_patching": patched,
+    "path_patching, values": partial(patched, values_only=True),
     "steer": lambda model, t: steer(model, t, 1, -1, vectors(model)).transpose(0, 1),
     "steer, from the end": lambda model, t: steer(model, t, 0, -2, vectors(model))[0],
     "edited": with_edit,
