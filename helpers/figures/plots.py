@@ -49,8 +49,7 @@ def heat_map(
 
     Args:
         values: the first row is drawn at the bottom, as layers are stacked.
-        columns: tick labels, e.g. the tokens of a prompt; spaces are shown as ␣.
-        rows: tick labels of the layers; their numbers if not given.
+        columns, rows: tick labels, such as tokens; rows are numbered if there are none.
         limit: end of the colour scale; the largest magnitude if not given.
     """
     values = as_array(values)
@@ -74,11 +73,7 @@ def head_map(
     signed: bool = False,
     ax: Axes | None = None,
 ) -> Axes:
-    """One cell a head, the first layer at the bottom.
-
-    Args:
-        signed: centre the colour map at zero; otherwise it starts there.
-    """
+    """One cell a head; the colour map is centred at zero if ``signed``, else it starts there."""
     ax = ax or plt.subplots(figsize=(3.5, 4))[1]
     draw_cells(ax, as_array(values), label=label, signed=signed)
     ax.set(title=title, xlabel="head", ylabel="layer")
@@ -115,10 +110,8 @@ def beta_curves(
 ) -> Axes:
     """One line a quantity over the strength β, with β = −1, 0 and 1 marked.
 
-    Args:
-        betas: strengths, ascending.
-        curves, colors: by the line's name.
-        crossing: two names; a ring marks where their lines cross, by linear interpolation.
+    A ring marks where the two lines named by ``crossing`` cross, by linear interpolation. ``betas``
+    ascend; curves and colours are given by the line's name.
     """
     ax = ax or plt.subplots(figsize=(5, 3.2))[1]
     drawn = {name: as_array(values) for name, values in curves.items()}

@@ -1,7 +1,7 @@
 """A chapter's closing table: each claim of a paper, what this run found, and a verdict.
 
-What does not change from run to run (the statement, the paper's figure) stands in ``claims.toml``. The table goes into the
-page as HTML for readers and as JSON for programs: the scorecard reads the JSON out of the executed notebooks.
+What does not change from run to run (the statement, the paper's figure) stands in ``claims.toml``.
+The table goes into the page as HTML for readers and as JSON for the scorecard.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from html import escape
 from pathlib import Path
+from typing import Any
 
 from helpers.settings import SETTINGS
 
@@ -53,8 +54,8 @@ class Claim:
     high: float | None = None
     n: int
     unit: str
-    seeds: int
-    model: str
+    seeds: int = 1
+    model: str = SETTINGS.model
     verdict: str
     criterion: str
     figure: str | None = None
@@ -70,24 +71,14 @@ class Claim:
 
 
 def claim(
-    id: str,
-    *,
-    ours: str,
-    n: int,
-    unit: str,
-    verdict: str,
-    criterion: str,
-    value: float | tuple[float, float, float] | None = None,
-    seeds: int = 1,
-    model: str = SETTINGS.model,
-    figure: str | None = None,
+    id: str, *, value: float | tuple[float, float, float] | None = None, **measured: Any
 ) -> Claim:
     """The record of a claim: its constants from ``claims.toml``, the rest from this run.
 
     Args:
         id: a table of ``claims.toml``.
-        ours, n, unit, seeds, model, verdict, criterion, figure: as in :class:`Claim`.
         value: a number, or an interval as (value, low, high).
+        measured: the other fields of :class:`Claim`.
 
     Raises:
         ValueError: an unknown id; otherwise as :class:`Claim`.
@@ -95,22 +86,8 @@ def claim(
     if id not in INVENTORY:
         raise ValueError(f"{id} is not a claim of either paper: its constants go to claims.toml.")
     number, low, high = value if isinstance(value, tuple) else (value, None, None)
-    return Claim(
-        id=id,
-        statement=INVENTORY[id]["statement"],
-        paper=INVENTORY[id]["paper"],
-        ours=ours,
-        value=number,
-        low=low,
-        high=high,
-        n=n,
-        unit=unit,
-        seeds=seeds,
-        model=model,
-        verdict=verdict,
-        criterion=criterion,
-        figure=figure,
-    )
+    constants = {name: INVENTORY[id][name] for name in ("statement", "paper")}
+    return Claim(id=id, **constants, value=number, low=low, high=high, **measured)
 
 
 def verdict(holds: bool, *, in_part: bool = False) -> str:

@@ -1,6 +1,6 @@
-"""Pareto fronts and hypervolumes of results that are each best at 0 and at most 0, such as E0, F and M0.
+"""Pareto fronts and hypervolumes of measures that are best at 0 and at most 0: E0, F and M0.
 
-The computing is moocore's.
+moocore computes them.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import pandas as pd
 
 
 def on_front(table: pd.DataFrame, measures: Sequence[str]) -> pd.Series:
-    """Which rows no other row dominates: none is at least as good in every measure and better in one.
+    """Which rows are non-dominated: no other is as good in all measures and better in one.
 
-    Rows with equal measures are all on the front, or none is. Rows that lack a measure (a failed fit) are not.
+    Ties are on the front together. Rows that lack a measure (a failed fit) are not on it.
 
     Example:
         >>> table = pd.DataFrame({"E0": [0.0, -1.0, -2.0], "M0": [-9.0, -4.0, -5.0]})
@@ -31,14 +31,14 @@ def on_front(table: pd.DataFrame, measures: Sequence[str]) -> pd.Series:
 
 
 def shares(table: pd.DataFrame, measures: Sequence[str], by: str = "method") -> pd.Series:
-    """Share of the front's points that each method has; points with equal measures of one method count once."""
+    """Each method's share of the points on the front; ties of one method count once."""
     front = table[on_front(table, measures)].drop_duplicates([by, *measures])
     counts = front[by].value_counts().reindex(sorted(table[by].unique()), fill_value=0)
     return (counts / max(1, len(front))).rename("share")
 
 
 def hypervolume(table: pd.DataFrame, measures: Sequence[str], reference: Sequence[float]) -> float:
-    """Volume that the rows dominate above a reference point, as a share of the box from there to the ideal point 0.
+    """Dominated volume above a reference point, as a share of the box from there to 0.
 
     Args:
         table: rows worse than the reference in any measure add nothing.
@@ -60,6 +60,5 @@ def hypervolume(table: pd.DataFrame, measures: Sequence[str], reference: Sequenc
     values = values[np.isfinite(values).all(1)]
     if not len(values):
         return 0.0
-    return float(
-        moocore.hypervolume(values, ref=reference, maximise=True) / np.abs(reference).prod()
-    )
+    volume = moocore.hypervolume(values, ref=reference, maximise=True)
+    return float(volume / np.abs(reference).prod())

@@ -30,17 +30,17 @@ class Interval(NamedTuple):
 
     @property
     def is_finite(self) -> bool:
-        """Whether there is an estimate and an interval; too few or equal values give none."""
+        """Whether all three are numbers; too few or equal values give none."""
         return bool(np.isfinite(self).all())
 
 
 def mean_and_interval(values: Iterable[float], *, seed: int = 0) -> Interval:
-    """The mean, and a percentile bootstrap interval over the values, which are taken to be independent.
+    """Mean with a percentile bootstrap interval, for independent values.
 
     Args:
-        values: those that are not finite are left out. One value, or equal ones, give an interval without width: there is
-            nothing to draw from, and its width says nothing of the truth.
-        seed: of the draws.
+        values: NaN and infinity are left out. Equal values, or one alone, give an interval of width
+            0, which says nothing about the population.
+        seed: of the resampling.
 
     Raises:
         ValueError: no finite value.
@@ -60,22 +60,22 @@ def mean_and_interval(values: Iterable[float], *, seed: int = 0) -> Interval:
 
 
 def student_interval(values: ArrayLike | Tensor, confidence: float = 0.95) -> Interval:
-    """Mean of independent values, and the ends of Student's interval for it.
+    """Mean with Student's interval, for independent values.
 
     Args:
-        values: of any shape; all of them count alike.
-        confidence: of the interval; for k intervals that are to hold together, 1 − (1 − confidence)/k (Bonferroni).
+        values: of any shape, flattened.
+        confidence: of the interval; for k of them together 1 − (1 − confidence)/k (Bonferroni).
 
     Raises:
-        ValueError: fewer than two values, which have no spread.
+        ValueError: fewer than two values.
 
     Example:
         >>> print(f"{student_interval([0.2, 0.4, 0.9, 1.3]):.2f}")
         0.70 [-0.09, 1.49]
     """
-    values = np.asarray(
-        values.detach().cpu() if isinstance(values, Tensor) else values, dtype=float
-    ).ravel()
+    if isinstance(values, Tensor):
+        values = values.detach().cpu()
+    values = np.asarray(values, dtype=float).ravel()
     if len(values) < 2:
         raise ValueError(f"an interval needs two values or more, not {len(values)}.")
     mean = float(values.mean())
@@ -84,7 +84,7 @@ def student_interval(values: ArrayLike | Tensor, confidence: float = 0.95) -> In
 
 
 def share_and_interval(hits: Iterable[bool]) -> Interval:
-    """The share of hits with Wilson's interval, which is honest about few trials and about 0 and 100 %.
+    """Share of hits with Wilson's interval, which holds for few trials and near 0 and 100 %.
 
     Raises:
         ValueError: no trial.
@@ -105,19 +105,18 @@ def share_and_interval(hits: Iterable[bool]) -> Interval:
 def rank_correlation(
     a: Iterable[float], b: Iterable[float], *, seed: int = 0, draws: int = 999
 ) -> Interval:
-    """Spearman's rank correlation, with a percentile bootstrap interval over pairs.
+    """Spearman's correlation with a percentile bootstrap interval over pairs.
 
-    Not a number where one of the two does not vary.
+    NaN if one of the two does not vary.
     """
     a, b = np.asarray(list(a), dtype=float), np.asarray(list(b), dtype=float)
     if np.ptp(a) == 0 or np.ptp(b) == 0:
         return Interval(float("nan"), float("nan"), float("nan"))
     random = np.random.default_rng(seed)
-    again = []
+    resampled = []
     for _ in range(draws):
         rows = random.integers(len(a), size=len(a))
-        if np.ptp(a[rows]) and np.ptp(b[rows]):  # a draw of one value alone has no correlation
-            again.append(spearmanr(a[rows], b[rows]).statistic)
-    return Interval(
-        float(spearmanr(a, b).statistic), *map(float, np.percentile(again, [2.5, 97.5]))
-    )
+        if np.ptp(a[rows]) and np.ptp(b[rows]):  # otherwise there is no correlation
+            resampled.append(spearmanr(a[rows], b[rows]).statistic)
+    low, high = np.percentile(resampled, [2.5, 97.5])
+    return Interval(float(spearmanr(a, b).statistic), float(low), float(high))
