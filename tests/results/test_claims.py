@@ -10,34 +10,26 @@ from helpers.results.claims import INVENTORY, MIME, Claim, claim, closing_table,
 from helpers.settings import SETTINGS
 
 pytestmark = pytest.mark.unit
-GOOD = dict(
-    id="AS-1", statement="a < b", paper="0.5 (GPT2-XL)", ours="0.4 [0.3, 0.5]", value=0.4, low=0.3, high=0.5, n=8,
-    unit="prompts", seeds=2, model="smollm2", verdict="holds", criterion="interval above 0",
-)  # fmt: skip
+GOOD = {"id": "AS-1", "statement": "a < b", "paper": "0.5 (GPT2-XL)", "ours": "0.4 [0.3, 0.5]"}
+GOOD |= {"value": 0.4, "low": 0.3, "high": 0.5, "n": 8, "unit": "prompts", "seeds": 2}
+GOOD |= {"model": "smollm2", "verdict": "holds", "criterion": "interval above 0"}
 
 
 def test_the_table_is_html_for_people_and_json_for_programs():
-    bundle = closing_table(
-        [Claim(**GOOD), Claim(**GOOD | {"id": "OP-2", "value": None})]
-    )._repr_mimebundle_()
+    claims = [Claim(**GOOD), Claim(**GOOD | {"id": "OP-2", "value": None})]
+    bundle = closing_table(claims)._repr_mimebundle_()
     assert json.loads(json.dumps(bundle[MIME]))[0] == GOOD | {"figure": None}
     assert "a &lt; b" in bundle["text/html"] and "2 seeds" in bundle["text/html"]
     assert "AS-1: holds" in bundle["text/plain"]
 
 
-@pytest.mark.parametrize(
-    "bad",
-    [
-        {"verdict": "true"},
-        {"value": float("nan")},
-        {"n": 0},
-        {"seeds": 0},
-        {"high": float("inf")},
-    ],
-)
-def test_a_record_that_makes_no_sense_is_refused(bad):
+BAD = [("verdict", "true"), ("value", float("nan")), ("high", float("inf")), ("n", 0), ("seeds", 0)]
+
+
+@pytest.mark.parametrize(("field", "value"), BAD)
+def test_a_record_that_makes_no_sense_is_refused(field, value):
     with pytest.raises(ValueError):
-        Claim(**GOOD | bad)
+        Claim(**GOOD | {field: value})
 
 
 def test_a_claim_given_twice_or_none_at_all_is_refused():
@@ -47,11 +39,8 @@ def test_a_claim_given_twice_or_none_at_all_is_refused():
 
 
 def test_verdict_has_three_words():
-    assert [verdict(True), verdict(False, in_part=True), verdict(False)] == [
-        "holds",
-        "holds in part",
-        "does not hold",
-    ]
+    words = (verdict(True), verdict(False, in_part=True), verdict(False))
+    assert words == ("holds", "holds in part", "does not hold")
 
 
 def test_the_data_file_holds_every_numbered_result_of_both_papers_in_order():
