@@ -12,10 +12,8 @@ from helpers.settings import MODEL_NAMES, SETTINGS
 class ModelName(NamedTuple):
     """What another process needs in order to load the same model.
 
-    Attributes:
-        name: as ``BOOK_MODEL`` has it.
-        device: the kind of device that results are for, ``cpu`` or ``cuda``.
-        weights: :func:`helpers.models.load.fingerprint`.
+    Its name as ``BOOK_MODEL`` has it, the kind of device that results are for (``cpu`` or
+    ``cuda``), the type of its numbers, and :func:`helpers.models.load.fingerprint`.
     """
 
     name: str

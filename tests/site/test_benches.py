@@ -16,7 +16,7 @@ from urllib.request import urlopen
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.site.conftest import ROOT
+from tests.site.browsing import ROOT
 
 pytestmark = pytest.mark.site
 PATIENCE = 120_000  # milliseconds, for a kernel that loads a model on a busy machine

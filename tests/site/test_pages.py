@@ -1,4 +1,4 @@
-"""Every page, narrow and wide, from a file and from a server: complete by itself, readable, and nothing broken."""
+"""Every page, narrow and wide, from a file and from a server: complete, readable, not broken."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from urllib.parse import unquote, urldefrag
 
 import pytest
 from bs4 import BeautifulSoup
-from conftest import PAGES, SCHEMES, WIDTHS, Visit
+
+from tests.site.browsing import PAGES, SCHEMES, WIDTHS, Visit
 
 pytestmark = pytest.mark.site
 
@@ -100,7 +101,7 @@ def test_is_light(visit, page: str) -> None:
 
 
 def test_loads_nothing_that_it_does_not_use(visit, page: str) -> None:
-    """The whole of the theme's icon font comes where one icon is missing in ours (book/_assets/README.md)."""
+    """The theme's whole icon font loads where ours lacks an icon (book/_assets/README.md)."""
     facts = visit(page, WIDTHS[1], "http").facts
     assert facts["loaded"]
     assert not [
