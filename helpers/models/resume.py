@@ -131,6 +131,24 @@ class Run:
             ends.append(self.edited(model, layer, position, vectors[vector].__add__, row))
         return torch.cat(ends).unflatten(0, (len(vectors), len(rows)))
 
+    @torch.no_grad()
+    def read(
+        self,
+        model: TransformerBridge,
+        names: Sequence[str],
+        position: int,
+        rows: Int[Tensor, " row"] | None = None,
+    ) -> list[Float[Tensor, "row ..."]]:
+        """Activations at some hooks at one position; only what comes from there on runs again."""
+        kept: dict[str, Tensor] = {}
+
+        def keep(value: Tensor, hook, name: str) -> None:
+            kept[name] = value[:, 0].clone()
+
+        with model.hooks(fwd_hooks=[(name, partial(keep, name=name)) for name in names]):
+            self.edited(model, 0, position, lambda x: x, rows)
+        return [kept[name] for name in names]
+
     def _all(self) -> Int[Tensor, " prompt"]:
         return torch.arange(len(self.tokens), device=self.tokens.device)
 

@@ -70,6 +70,16 @@ def test_vectors_are_added_to_every_prompt(tiny, tokens) -> None:
         assert close(tiny, of_vector, whole(tiny, tokens[[1, 4]], 1, 2, vector.__add__))
 
 
+@pytest.mark.parametrize("position", [0, -2])
+def test_other_activations_are_read_at_one_position(tiny, tokens, position) -> None:
+    names = ["blocks.0.attn.hook_z", "blocks.1.ln2.hook_out", "blocks.0.hook_mlp_out"]
+    rows = torch.tensor([4, 1])
+    kept, _ = read_activations(tiny, tokens[rows], names)
+    got = Run.of(tiny, tokens).read(tiny, names, position, rows)
+    for value, wanted in zip(got, kept.values(), strict=True):
+        assert close(tiny, value, wanted[:, position])
+
+
 def test_gradients_pass_through_an_edit(tiny, tokens) -> None:
     step = torch.zeros(32, dtype=tiny.W_U.dtype, requires_grad=True)
     resumed = Run.of(tiny, tokens).edited(tiny, 1, 2, step.__add__)
