@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 from itertools import product
-from math import prod
 
 import torch
 from jaxtyping import Float, Int
@@ -61,15 +60,18 @@ def noised_activations(
 
     Args:
         std: in standard deviations of the embedding's entries; Meng et al. (2022) take 3.
-        seed: of the noise, drawn on the CPU so that it is the same on every device.
+        seed: of the first prompt's noise; that of prompt i is ``seed + i``. It is drawn on the
+            CPU, so that it is the same on every device.
     """
-    scale = std * model.W_E.std()
-    generator = torch.Generator().manual_seed(seed)
+    scale, size = std * model.W_E.std(), (prompts.n_pos - 1, model.cfg.d_model)
+    noise = []
+    for i in range(len(prompts)):
+        generator = torch.Generator().manual_seed(seed + i)
+        noise.append(torch.randn(size, generator=generator, dtype=torch.float64))
 
     def corrupt(embedding: Tensor, hook) -> Tensor:
-        noise = torch.randn(embedding[:, 1:].shape, generator=generator, dtype=torch.float64)
         out = embedding.clone()
-        out[:, 1:] += scale * noise.to(embedding)
+        out[:, 1:] += scale * torch.stack(noise).to(embedding)
         return out
 
     with model.hooks(fwd_hooks=[("hook_embed", corrupt)]):
@@ -90,7 +92,8 @@ def activ_patch(
     """Activation patching: the fall of the logit difference when one activation is swapped.
 
     α_k = [LD(x) − LD(x with h_k ← h_k + s·(h'_k − h_k))] / s, a forward pass for each prompt and
-    point. A swap changes nothing in front of its layer and position, so each pass starts there.
+    point. A swap changes nothing in front of its layer and position, so each pass starts there; a
+    swap for an equal activation changes nothing at all.
 
     Args:
         other: h', from :func:`activations` of counterfactuals or :func:`noised_activations`.
@@ -98,31 +101,34 @@ def activ_patch(
         mean: over prompts; else every prompt has a map of its own, on a first axis.
         batch_size: rows in one forward pass.
     """
-    run = Run.of(model, prompts.tokens)
-    base = logit_diff(unembed(model, run.ends), prompts.correct, prompts.wrong)
-    # Every swap at one layer and position: a site, a prompt and, where the site has them, a head.
-    sizes = [(len(prompts), prod(points.heads(site))) for site in points.sites]
-    axes = [torch.cartesian_prod(*map(torch.arange, size)) for size in sizes]
-    site = torch.arange(len(sizes)).repeat_interleave(torch.tensor(list(map(len, axes))))
-    swaps = torch.cat([site[:, None], torch.cat(axes)], dim=1).to(base.device)
-    falls = []
+    own, run = activations(model, prompts.tokens, points), Run.of(model, prompts.tokens)
+    base, answers = unembed(model, run.ends), (prompts.correct, prompts.wrong)
+    scores = {place: (h[..., 0] * 0) for place, h in own.items()}
     for layer, pos in product(points.layers, points.positions):
-        for chunk in swaps.split(batch_size):
-            row, hooks = chunk[:, 1], []
-            for number, name in enumerate(points.sites):
-                at = (chunk[:, 0] == number).nonzero()[:, 0]
-                head = [chunk[at, 2]] if points.heads(name) else []
-                h_other = other[name, layer][row[at], pos, *head]
-                hooks.append((_hook((name, layer)), _swap((at, 0, *head), h_other, strength)))
+        # The swaps here that change anything: of a site, a prompt and, where there are any, a head.
+        found = []
+        for number, site in enumerate(points.sites):
+            changed = (other[site, layer][:, pos] != own[site, layer][:, pos]).any(-1)
+            spots = changed.reshape(len(prompts), -1).nonzero()
+            found.append(torch.cat([torch.full_like(spots[:, :1], number), spots], dim=1))
+        for swaps in torch.cat(found).split(batch_size):
+            hooks, places = [], []
+            for number, site in enumerate(points.sites):
+                at = (swaps[:, 0] == number).nonzero()[:, 0]
+                where = swaps[at, 1:].T if points.heads(site) else swaps[at, 1:2].T
+                row, *head = where
+                h_other = other[site, layer][row, pos, *head]
+                hooks.append((_hook((site, layer)), _swap((at, 0, *head), h_other, strength)))
+                places.append((at, (site, layer), (row, pos, *head)))
+            row = swaps[:, 1]
+            if not len(row):
+                continue
             with model.hooks(fwd_hooks=hooks):
                 logits = unembed(model, run.edited(model, layer, pos, lambda x: x, row))
-            falls.append(base[row] - logit_diff(logits, prompts.correct[row], prompts.wrong[row]))
-    scores = torch.cat(falls).view(len(points.layers), len(points.positions), -1) / strength
-    maps = {}
-    for name, part in zip(points.sites, scores.split([p * h for p, h in sizes], dim=-1)):
-        each = part.unflatten(-1, (len(prompts), *points.heads(name))).movedim(2, 0)
-        maps[name] = each.mean(0) if mean else each
-    return maps
+            fall = logit_diff(base[row] - logits, *(answer[row] for answer in answers)) / strength
+            for at, place, where in places:
+                scores[place][where] = fall[at]
+    return _as_maps(scores, points, mean)
 
 
 def _swap(at: tuple, h_other: Float[Tensor, "swap d"], strength: float):

@@ -7,12 +7,13 @@ answer, −1 towards the wrong one, 0 leaves the model alone.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.func import functional_call
 from transformer_lens.model_bridge import TransformerBridge
 
 from helpers.activation_scaling.points import Points
@@ -232,3 +233,37 @@ def steered_logits(
         with intervention.applied(model, beta):
             logits.append(last_logits(model, chunk))
     return torch.cat(logits).view(len(betas), len(tokens), -1)
+
+
+@contextmanager
+def each_applied(
+    model: TransformerBridge,
+    interventions: Sequence[Intervention],
+    beta: Float[Tensor, " batch"],
+    *,
+    at: slice = slice(None),
+) -> Iterator[None]:
+    """The model with each intervention on rows of its own, inside a ``with`` block.
+
+    Args:
+        interventions: of one class, at the same points. The batch is in as many equal parts.
+        beta: of each row.
+        at: the positions that the model is run on, as in :meth:`Intervention.applied`.
+    """
+    first, n = interventions[0], len(interventions)
+    theta = {
+        f"theta.{site}": torch.stack([intervention.theta[site] for intervention in interventions])
+        for site in first.points.sites
+    }
+    beta = beta.to(next(iter(theta.values())))
+
+    def change(h: Tensor, site: str, layer: int) -> Tensor:
+        def edit(parameters: dict[str, Tensor], h: Tensor, beta: Tensor) -> Tensor:
+            return functional_call(first, parameters, (model, h, site, layer, beta))
+
+        rows = beta.view(-1, *[1] * (h.ndim - 1))
+        parts = h.unflatten(0, (n, -1)), rows.unflatten(0, (n, -1))
+        return torch.vmap(edit)(theta, *parts).flatten(0, 1)
+
+    with first.hooked(model, change, at):
+        yield

@@ -15,11 +15,10 @@ from dataclasses import dataclass, replace
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.func import functional_call
 from transformer_lens.model_bridge import TransformerBridge
 
 from helpers.activation_scaling.fitting import Fit, check_options, not_finite
-from helpers.activation_scaling.interventions import Intervention
+from helpers.activation_scaling.interventions import Intervention, each_applied
 from helpers.activation_scaling.objective import (
     Evaluation,
     Objective,
@@ -305,23 +304,12 @@ def _logits(
     rows: Int[Tensor, "job prompt"],
 ) -> Float[Tensor, "job sign prompt d_vocab"]:
     """Last-position logits of every intervention's prompts, at β = 1 and −1, in one batch."""
-    first, n_jobs = interventions[0], len(interventions)
-    theta = {
-        f"theta.{site}": torch.stack([intervention.theta[site] for intervention in interventions])
-        for site in first.points.sites
-    }
-    signs = next(iter(theta.values())).new_tensor([1.0, -1.0])
+    n_jobs = len(interventions)
+    signs = interventions[0].vec().new_tensor([1.0, -1.0])
 
     def steered(n: int, at: slice) -> AbstractContextManager:
-        def change(h: Tensor, site: str, layer: int) -> Tensor:
-            beta = signs.repeat_interleave(n).view(-1, *[1] * (h.ndim - 1))
-
-            def edit(parameters: dict[str, Tensor], rows: Tensor) -> Tensor:
-                return functional_call(first, parameters, (model, rows, site, layer, beta))
-
-            return torch.vmap(edit)(theta, h.unflatten(0, (n_jobs, -1))).flatten(0, 1)
-
-        return first.hooked(model, change, at)
+        beta = signs.repeat_interleave(n).repeat(n_jobs)
+        return each_applied(model, interventions, beta, at=at)
 
     both = rows.repeat_interleave(2, dim=0)
     return runs.logits(model, steered, both).unflatten(0, (n_jobs, 2))

@@ -59,9 +59,17 @@ def effectiveness(
         >>> effectiveness(plus, minus, correct=torch.tensor([0]), wrong=torch.tensor([1]))
         tensor(-1.)
     """
-    lead_plus = logit_diff(plus, correct, wrong) - margin
-    lead_minus = -logit_diff(minus, correct, wrong) - margin
-    return (lead_plus.clamp_max(0) + lead_minus.clamp_max(0)).mean(-1)
+    up, down = (logit_diff(logits, correct, wrong) for logits in (plus, minus))
+    return swap_gap(up, down, margin).mean(-1)
+
+
+def swap_gap(
+    up: Float[Tensor, "*setting batch"],
+    down: Float[Tensor, "*setting batch"],
+    margin: float | Float[Tensor, "setting 1"] = 0.0,
+) -> Float[Tensor, "*setting batch"]:
+    """E_m of each prompt from its logit differences at β = 1 (up) and β = −1 (down)."""
+    return (up - margin).clamp_max(0) + (-down - margin).clamp_max(0)
 
 
 def faithfulness(
@@ -74,13 +82,17 @@ def faithfulness(
         >>> faithfulness(plus, base + 5, base)  # a number added to all changes nothing
         tensor(-0.3681)
     """
-    log_base = base.log_softmax(-1)
-    # kl_div(input, target) is KL(target ‖ input): the steered distribution is the first argument of Eq. 7's divergence.
-    kl = sum(
-        kl_div(log_base, steered.log_softmax(-1), log_target=True, reduction="none").sum(-1)
-        for steered in (plus, minus)
-    )
-    return -kl.mean(-1)
+    return -(divergence(plus, base) + divergence(minus, base)).mean(-1)
+
+
+def divergence(
+    steered: Logits, base: Float[Tensor, "*#setting batch d_vocab"]
+) -> Float[Tensor, "*setting batch"]:
+    """KL divergence of the steered from the base distribution, for each prompt."""
+    log_base, log_steered = base.log_softmax(-1), steered.log_softmax(-1)
+    # kl_div(input, target) is KL(target ‖ input): the steered distribution is the first argument
+    # of the divergence in Eq. 7.
+    return kl_div(log_base, log_steered, log_target=True, reduction="none").sum(-1)
 
 
 def minimality(theta: Float[Tensor, "*setting n_parameters"], p: int) -> Float[Tensor, "*setting"]:
@@ -186,10 +198,16 @@ class Evaluation:
 
 @torch.no_grad()
 def evaluate(
-    model: TransformerBridge, intervention: Intervention, prompts: Prompts, *, batch_size: int = 64
+    model: TransformerBridge,
+    intervention: Intervention,
+    prompts: Prompts,
+    *,
+    base: Logits | None = None,
+    batch_size: int = 64,
 ) -> Evaluation:
-    """Run the prompts with β = 0, 1 and −1, and report the three measures."""
-    base = torch.cat([last_logits(model, chunk) for chunk in prompts.tokens.split(batch_size)])
+    """Run the prompts with β = 1 and −1, and with β = 0 unless those logits are given as ``base``."""
+    if base is None:
+        base = torch.cat([last_logits(model, chunk) for chunk in prompts.tokens.split(batch_size)])
     plus, minus = steered_logits(
         model, prompts.tokens, intervention, [1.0, -1.0], batch_size=batch_size
     )

@@ -1,4 +1,4 @@
-"""How strong an intervention must be: the smallest ``|β|`` at which it flips the answers, and the β that serves best."""
+"""How strong an intervention must be: where answers flip, and the strength that serves best."""
 
 from __future__ import annotations
 
@@ -12,41 +12,96 @@ from scipy.optimize import elementwise
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from helpers.activation_scaling.interventions import Intervention, steered_logits
-from helpers.activation_scaling.objective import Objective, logit_diff
+from helpers.activation_scaling.interventions import Intervention, each_applied, steered_logits
+from helpers.activation_scaling.objective import (
+    Objective,
+    divergence,
+    logit_diff,
+    minimality,
+    swap_gap,
+)
 from helpers.models.run import last_logits
-from helpers.prompts.prompts import Prompts
+from helpers.prompts.prompts import Prompts, join
 
 
 @dataclass(frozen=True)
 class Flips:
-    """Per prompt, the smallest ``|β|`` on each side of 0 at which the logit difference has another sign than at β = 0.
+    """Where each prompt's answer flips as ``|β|`` grows from 0.
 
-    NaN where no β of the grid flips it. A crossing and its way back between two neighbours of the grid goes unseen.
+    The side meant to flip is β > 0 where the model prefers the wrong answer, and β < 0 where it
+    prefers the correct one. A flip and its way back between two magnitudes of the grid go unseen.
 
     Attributes:
         base: logit difference at β = 0, in nats.
-        up, down: smallest flipping β > 0, and magnitude of the smallest flipping β < 0.
+        swap: smallest ``|β|`` that flips the answer on the side meant to flip; NaN where none does.
+        steers: whether that is before it flips on the other side, so that some ``|β|`` gives the
+            correct answer at +``|β|`` and the wrong one at −``|β|`` (E_0 = 0 at that strength).
     """
 
     base: Float[np.ndarray, " batch"]
-    up: Float[np.ndarray, " batch"]
-    down: Float[np.ndarray, " batch"]
+    swap: Float[np.ndarray, " batch"]
+    steers: Bool[np.ndarray, " batch"]
 
-    @property
-    def swap(self) -> Float[np.ndarray, " batch"]:
-        """``|β|`` on the side meant to flip: β > 0 where the model prefers the wrong answer, β < 0 where the correct one."""
-        return np.where(self.base < 0, self.up, self.down)
 
-    @property
-    def against(self) -> Float[np.ndarray, " batch"]:
-        """``|β|`` on the other side, where a flip goes against the sign of β."""
-        return np.where(self.base < 0, self.down, self.up)
+def symmetric(magnitudes: Sequence[float]) -> Float[np.ndarray, " beta"]:
+    """−``|β|``, 0 and ``|β|`` in rising order.
 
-    @property
-    def steers(self) -> Bool[np.ndarray, " batch"]:
-        """Whether some ``|β|`` gives the correct answer at +``|β|`` and the wrong one at −``|β|`` (E_0 = 0 at that strength)."""
-        return np.isfinite(self.swap) & ~(self.against <= self.swap)
+    Raises:
+        ValueError: magnitudes that are not positive and rising.
+    """
+    grid = np.asarray(magnitudes, dtype=float)
+    if not (grid[0] > 0 and (np.diff(grid) > 0).all()):
+        raise ValueError(f"magnitudes must be positive and rising, not {grid.tolist()}.")
+    return np.concatenate([-grid[::-1], [0.0], grid])
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What an intervention does to prompts at every β of :func:`symmetric`.
+
+    Attributes:
+        betas: in rising order.
+        diff: logit differences, in nats.
+        kl: divergences of the steered from the base distribution, as in Eq. 7, in nats.
+    """
+
+    betas: Float[Tensor, " beta"]
+    diff: Float[Tensor, "beta batch"]
+    kl: Float[Tensor, "beta batch"]
+
+    def at(self, rows: Sequence[int]) -> Sweep:
+        """The sweep of some of the prompts."""
+        return Sweep(self.betas, self.diff[:, rows], self.kl[:, rows])
+
+    def effectiveness(self, margin: float = 0.0) -> Float[Tensor, "beta batch"]:
+        """E_m of each prompt (Eq. 6), with β·θ for θ."""
+        return swap_gap(self.diff, self.diff.flip(0), margin)
+
+    def faithfulness(self) -> Float[Tensor, "beta batch"]:
+        """F of each prompt (Eq. 7), with β·θ for θ."""
+        return -(self.kl + self.kl.flip(0))
+
+
+@torch.no_grad()
+def sweep_strengths(
+    model: TransformerBridge,
+    prompts: Prompts,
+    intervention: Intervention,
+    magnitudes: Sequence[float],
+    *,
+    base: Float[Tensor, "batch d_vocab"] | None = None,
+    batch_size: int = 64,
+) -> Sweep:
+    """Steer with every β of :func:`symmetric`; ``base`` are the logits at β = 0, if known."""
+    betas = symmetric(magnitudes)
+    if base is None:
+        base = torch.cat([last_logits(model, chunk) for chunk in prompts.tokens.split(batch_size)])
+    tried = betas[betas != 0]
+    logits = steered_logits(model, prompts.tokens, intervention, tried, batch_size=batch_size)
+    below, above = logits.tensor_split(2)
+    logits = torch.cat([below, base[None], above])
+    diff = logit_diff(logits, prompts.correct, prompts.wrong)
+    return Sweep(torch.as_tensor(betas), diff, divergence(logits, base))
 
 
 @torch.no_grad()
@@ -64,94 +119,78 @@ def steered_diff(
 
 
 @torch.no_grad()
-def smallest_flip(
+def smallest_flips(
     model: TransformerBridge,
-    prompts: Prompts,
-    intervention: Intervention,
-    magnitudes: Sequence[float] | None = None,
-    *,
-    tolerance: float = 1e-3,
-    batch_size: int = 64,
-) -> Flips:
-    """Bracket on a grid of magnitudes, then close in with Chandrupatla's method (scipy), all prompts at once.
-
-    Args:
-        model, prompts, intervention: what is steered, and how.
-        magnitudes: the grid of ``|β|``, rising; 25 values from 0.01 to 100, evenly spaced on a logarithmic scale, if not given.
-        tolerance: relative, of the β reported.
-
-    Raises:
-        ValueError: a grid that is not positive and rising.
-    """
-    grid = (
-        np.geomspace(0.01, 100, 25) if magnitudes is None else np.asarray(magnitudes, dtype=float)
-    )
-    if not (grid[0] > 0 and (np.diff(grid) > 0).all()):
-        raise ValueError(f"magnitudes must be positive and rising, not {grid.tolist()}.")
-
-    def differences(betas: np.ndarray) -> np.ndarray:
-        found = steered_diff(model, prompts, intervention, betas, batch_size=batch_size)
-        return found.cpu().double().numpy()
-
-    base = differences(np.zeros(1))[0]
-    sides = []
-    for sign in (1, -1):
-        betas = sign * np.concatenate([[0.0], grid])
-        flipped = np.sign(np.concatenate([base[None], differences(betas[1:])])) != np.sign(
-            base
-        )  # [beta batch]
-        rows = np.flatnonzero(flipped.any(0))
-        found = np.full(len(base), np.nan)
-        if rows.size:
-            first = flipped[:, rows].argmax(0)
-            result = elementwise.find_root(
-                lambda beta, row: _at(model, prompts, intervention, beta, row),
-                (betas[first - 1], betas[first]),
-                args=(rows,),
-                tolerances={"xrtol": tolerance, "xatol": tolerance * grid[0]},
-            )
-            found[rows] = np.abs(result.x)
-        sides.append(found)
-    return Flips(base, *sides)
-
-
-def _at(
-    model: TransformerBridge,
-    prompts: Prompts,
-    intervention: Intervention,
-    beta: np.ndarray,
-    row: np.ndarray,
-) -> np.ndarray:
-    """Logit difference of some prompts, each at its own β."""
-    some = prompts.at(row.ravel())
-    with intervention.applied(model, torch.as_tensor(beta.ravel(), dtype=intervention.vec().dtype)):
-        logits = last_logits(model, some.tokens)
-    return logit_diff(logits, some.correct, some.wrong).cpu().double().numpy().reshape(beta.shape)
-
-
-@torch.no_grad()
-def best_strength(
-    model: TransformerBridge,
-    prompts: Prompts,
-    intervention: Intervention,
-    objective: Objective,
+    cases: Sequence[tuple[Intervention, Prompts]],
     magnitudes: Sequence[float],
     *,
-    batch_size: int = 64,
-) -> float:
-    """The one β, of either sign, for which β·θ scores best on Ψ of Eq. 9; the map itself stays as it is.
+    curves: Sequence[Float[Tensor, "beta batch"]] | None = None,
+    tolerance: float = 1e-3,
+) -> list[Flips]:
+    """Bracket each flip on a grid, then close in with Chandrupatla's method, all cases at once.
 
-    What the limitations section of the activation-scaling paper proposes for attribution maps. θ enters M_1 as β·θ.
+    Args:
+        cases: interventions of one class at the same points, each with its prompts, all of one
+            length.
+        magnitudes: the grid of ``|β|``, rising.
+        curves: for each case the logit differences at every β of :func:`symmetric`, if known
+            (``Sweep.diff``).
+        tolerance: of the β reported, relative.
     """
-    base = torch.cat([last_logits(model, chunk) for chunk in prompts.tokens.split(batch_size)])
-    theta = intervention.vec()
-    scores = {}
-    for magnitude in map(float, magnitudes):
-        up, down = steered_logits(
-            model, prompts.tokens, intervention, [magnitude, -magnitude], batch_size=batch_size
-        )
-        for beta, plus, minus in ((magnitude, up, down), (-magnitude, down, up)):
-            scores[beta] = objective.terms(
-                beta * theta, plus, minus, base, prompts.correct, prompts.wrong
-            )["psi"].item()
-    return max(scores, key=lambda beta: scores[beta])
+    n, betas = len(magnitudes), symmetric(magnitudes)
+    if curves is None:
+        curves = [steered_diff(model, prompts, theta, betas) for theta, prompts in cases]
+    values = torch.cat(list(curves), dim=1).cpu().double().numpy()  # [beta row]
+    meant = np.where(values[n] < 0, 1, -1)  # the sign of β on the side meant to flip
+    # From 0 outwards, on the side meant to flip and on the other: [side magnitude row].
+    outwards = np.stack([values[n:], values[n::-1]])
+    outwards = np.where(meant > 0, outwards, outwards[::-1])
+    flipped = np.sign(outwards) != np.sign(values[n])
+    first = np.where(flipped.any(1), flipped.argmax(1), n + 1)  # [side row]; n + 1: nowhere
+    # The other side's flip must be known more closely only where both are in one bracket.
+    side, row = np.nonzero((first <= n) & np.stack([first[0] <= n, first[0] == first[1]]))
+    end, sign = first[side, row], np.where(side == 0, meant[row], -meant[row])
+    roots = np.full(first.shape, np.nan)
+    if row.size:
+        ends = sign * betas[n + end - 1], sign * betas[n + end]
+        at_ends = outwards[side, end - 1, row], outwards[side, end, row]
+        limits = {"xrtol": tolerance, "xatol": tolerance * betas[n + 1]}
+        roots[side, row] = np.abs(_roots(model, cases, row, ends, at_ends, limits))
+    steers = (first[0] < first[1]) | ((first[0] == first[1]) & (roots[0] < roots[1]))
+    cuts = np.cumsum([len(prompts) for _, prompts in cases])[:-1]
+    return list(map(Flips, *(np.split(part, cuts) for part in (values[n], roots[0], steers))))
+
+
+def _roots(model, cases, row, ends, at_ends, limits) -> Float[np.ndarray, " bracket"]:
+    """β at which the logit difference of a case's row is 0, from each bracket's ends and values."""
+    prompts = join([prompts for _, prompts in cases]).at(row)
+    owners = np.repeat(np.arange(len(cases)), [len(prompts) for _, prompts in cases])[row]
+    known = {}
+    for beta, values in zip(ends, at_ends):
+        known |= dict(zip(enumerate(beta), values))
+
+    def difference(beta, bracket):
+        new = [key for key in zip(bracket, beta) if key not in known]
+        for start in range(0, len(new), 64):
+            some, betas = zip(*new[start : start + 64])
+            interventions = [cases[owner][0] for owner in owners[list(some)]]
+            with each_applied(model, interventions, torch.tensor(betas)):
+                logits = last_logits(model, prompts.tokens[list(some)])
+            answers = prompts.correct[list(some)], prompts.wrong[list(some)]
+            known.update(zip(new[start:], logit_diff(logits, *answers).double().tolist()))
+        return np.array([known[key] for key in zip(bracket, beta)])
+
+    which = (np.arange(len(row)),)
+    return elementwise.find_root(difference, ends, args=which, tolerances=limits).x
+
+
+def best_strength(sweep: Sweep, objective: Objective, theta: Float[Tensor, " n_parameters"]) -> int:
+    """Number of the one β ≠ 0 of a sweep for which β·θ scores best on Ψ of Eq. 9.
+
+    What the limitations section of the activation-scaling paper proposes for attribution maps.
+    """
+    psi = sweep.effectiveness(objective.margin).mean(1)
+    psi = psi + objective.lambda_f * sweep.faithfulness().mean(1)
+    sizes = sweep.betas.abs().to(psi)
+    psi = psi + objective.lambda_m * sizes * minimality(theta, 1)  # of β·θ
+    return int(psi.masked_fill(sizes == 0, -torch.inf).argmax())

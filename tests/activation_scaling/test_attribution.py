@@ -2,6 +2,7 @@
 
 from itertools import product
 
+import numpy as np
 import pytest
 import torch
 
@@ -9,13 +10,19 @@ from helpers.activation_scaling import attribution as attr
 from helpers.activation_scaling.interventions import steered_logits
 from helpers.activation_scaling.objective import Objective, logit_diff
 from helpers.activation_scaling.points import Points
-from helpers.activation_scaling.strength import best_strength, smallest_flip
+from helpers.activation_scaling.strength import (
+    best_strength,
+    smallest_flips,
+    steered_diff,
+    sweep_strengths,
+)
 from helpers.models.direct import direct_attribution, logit_diff_vector
 from helpers.models.run import HOOKS, last_logits
 from helpers.prompts.prompts import Prompts
 from tests.conftest import rounds
 
 pytestmark = pytest.mark.unit
+GRID = np.geomspace(0.01, 100, 25)
 ALL_SITES = [("attn_out", "mlp_out"), ("resid_post",), ("z",), ("v",), ("head_out", "mlp_out")]
 
 
@@ -132,38 +139,54 @@ def test_a_map_becomes_the_alpha_of_equation_5(tiny, prompts, scalars):
     assert (steered[first] - base[first]).abs().max() > 1e-4
 
 
-def test_the_smallest_flip_is_where_the_logit_difference_changes_sign(tiny, prompts, scalars):
-    flips = smallest_flip(tiny, prompts, scalars, tolerance=1e-4)
+def test_the_smallest_flip_is_where_the_answers_are_first_swapped(tiny, prompts, scalars):
+    flipped = attr.as_scalars({site: -a for site, a in scalars.theta.items()}, scalars.points)
+    cases = [(scalars, prompts), (flipped, prompts.at([1])), (flipped, prompts)]
     found = 0
-    for row, (sign, side) in product(range(2), ((1, flips.up), (-1, flips.down))):
-        one, beta = prompts.at([row]), sign * side[row]
-        if beta == beta:
-            around = steered_logits(tiny, one.tokens, scalars, [beta * 0.999, beta * 1.001])
-            less, more = logit_diff(around, one.correct, one.wrong).flatten().tolist()
-            assert less * flips.base[row] > 0 > more * flips.base[row]
-            found += 1
+    for (theta, some), flips in zip(cases, smallest_flips(tiny, cases, GRID, tolerance=1e-4)):
+        assert flips.base == pytest.approx(difference(tiny, some).numpy(), abs=1e-6)
+        for row, beta in enumerate(flips.swap):
+            if beta == beta:
+                meant = 1 if flips.base[row] < 0 else -1
+                tried = beta * torch.tensor([0.999, 1.001]).outer(torch.tensor([meant, -meant]))
+                less, more = steered_diff(tiny, some.at([row]), theta, tried.flatten()).view(2, 2)
+                assert less[0] * flips.base[row] > 0 > more[0] * flips.base[row]
+                assert bool(more[1] * flips.base[row] > 0) == flips.steers[row]
+                found += 1
     assert found, "nothing flipped: nothing was tested"
 
 
+def test_known_curves_give_the_same_flips(tiny, prompts, scalars):
+    curve = sweep_strengths(tiny, prompts, scalars, GRID).diff
+    (plain,) = smallest_flips(tiny, [(scalars, prompts)], GRID)
+    (known,) = smallest_flips(tiny, [(scalars, prompts)], GRID, curves=[curve])
+    assert known.swap == pytest.approx(plain.swap, rel=1e-3, nan_ok=True)
+    assert (known.steers == plain.steers).all()
+
+
 def test_what_does_nothing_never_flips(tiny, prompts, scalars):
-    points = scalars.points
     nothing = {site: torch.zeros_like(theta) for site, theta in scalars.theta.items()}
-    flips = smallest_flip(tiny, prompts, attr.as_scalars(nothing, points))
-    assert all(beta != beta for beta in [*flips.up, *flips.down])
+    case = attr.as_scalars(nothing, scalars.points), prompts
+    (flips,) = smallest_flips(tiny, [case], GRID)
+    assert np.isnan(flips.swap).all() and not flips.steers.any()
     with pytest.raises(ValueError, match="positive and rising"):
-        smallest_flip(tiny, prompts, scalars, [0.0, 1.0])
+        smallest_flips(tiny, [case], [0.0, 1.0])
 
 
 def test_the_best_strength_is_the_best_of_those_tried(tiny, prompts, scalars):
-    objective, tried = Objective(margin=1.0, lambda_f=0.1), [0.1, 1.0, 10.0]
-    best = best_strength(tiny, prompts, scalars, objective, tried)
+    objective, tried = Objective(margin=1.0, lambda_f=0.1, lambda_m=0.01), [0.1, 1.0, 10.0]
+    sweep = sweep_strengths(tiny, prompts, scalars, tried)
     base, answers = last_logits(tiny, prompts.tokens), (prompts.correct, prompts.wrong)
     psi = {}
-    for beta in [*tried, *(-beta for beta in tried)]:
+    for number, beta in enumerate(sweep.betas.tolist()):
         both = steered_logits(tiny, prompts.tokens, scalars, [beta, -beta])
         terms = objective.terms(beta * scalars.vec(), *both, base, *answers)
-        psi[beta] = terms["psi"].item()
-    assert best == max(psi, key=psi.get)
+        ours = sweep.effectiveness(objective.margin)[number], sweep.faithfulness()[number]
+        assert ours[0].mean().item() == pytest.approx(terms["E_m"].item(), abs=1e-5)
+        assert ours[1].mean().item() == pytest.approx(terms["F"].item(), abs=1e-5)
+        psi[number] = terms["psi"].item() if beta else -float("inf")
+    assert best_strength(sweep, objective, scalars.vec()) == max(psi, key=psi.get)
+    assert torch.equal(sweep.at([1]).diff[:, 0], sweep.diff[:, 1])
 
 
 def test_maps_of_each_prompt_are_those_of_the_prompts_alone_and_their_mean_is_the_map(
