@@ -164,9 +164,10 @@ def attr_patch(
     with torch.enable_grad(), model.hooks(fwd_hooks=hooks):
         difference = logit_diff(last_logits(model, prompts.tokens), prompts.correct, prompts.wrong)
         gradients = torch.autograd.grad(difference.sum(), list(own.values()))
-    scores = {}
-    for (place, h), gradient in zip(own.items(), gradients):
-        scores[place] = -(gradient * (other[place] - h.detach())).sum(-1)
+    # Those of a run like that of ``other``, so that equal activations differ by exactly 0.
+    before, scores = activations(model, prompts.tokens, points), {}
+    for place, gradient in zip(own, gradients):
+        scores[place] = -(gradient * (other[place] - before[place])).sum(-1)
     return _as_maps(scores, points, mean)
 
 
