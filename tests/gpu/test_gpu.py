@@ -27,7 +27,7 @@ from helpers.activation_scaling.interventions import (
 from helpers.activation_scaling.many import Job, evaluate_many, fit_many, room
 from helpers.activation_scaling.objective import Objective, evaluate
 from helpers.activation_scaling.points import Points
-from helpers.activation_scaling.strength import best_strength, smallest_flip
+from helpers.activation_scaling.strength import best_strength, smallest_flips, sweep_strengths
 from helpers.models.direct import direct_attribution
 from helpers.models.load import fingerprint, load_model
 from helpers.models.norms import Norm
@@ -102,9 +102,11 @@ def learned_together(model: TransformerBridge, prompts: Prompts) -> Found:
 
 def strengths(model: TransformerBridge, prompts: Prompts) -> Found:
     scalars = drawn(model, prompts)
-    flips = smallest_flip(model, prompts, scalars, [0.1, 1.0, 10.0])
-    yield from (torch.tensor(side).nan_to_num(-1.0) for side in (flips.base, flips.up, flips.down))
-    yield torch.tensor(best_strength(model, prompts, scalars, OBJECTIVE, [0.1, 1.0]))
+    (flips,) = smallest_flips(model, [(scalars, prompts)], [0.1, 1.0, 10.0])
+    yield from (torch.tensor(found).nan_to_num(-1.0) for found in (flips.base, flips.swap))
+    sweep = sweep_strengths(model, prompts, scalars, [0.1, 1.0])
+    yield from (sweep.diff, sweep.kl)
+    yield torch.tensor(best_strength(sweep, OBJECTIVE, scalars.vec()))
 
 
 def padded(model: TransformerBridge, prompts: Prompts) -> Found:
