@@ -38,8 +38,8 @@ export GRADE_FLAGS ?=
 export LAB_FLAGS ?=
 export PYTEST_FLAGS ?=
 
-# For `make gpu-kit`: the packages of the machine that the kit is for (pip list --format=freeze), and
-# the maximum size of a part.
+# For `make gpu-kit`: the packages of the target machine (pip list --format=freeze), and the maximum
+# size of a part.
 export HAVE ?=
 export PART_MB ?= 48
 
@@ -60,9 +60,11 @@ help: ## List the targets and variables (the default)
 	@echo
 	@echo "Variables, on the command line or in the environment:"
 	@echo "  BOOK_MODEL BOOK_DEVICE BOOK_PROFILE BOOK_SEED BOOK_CACHE BOOK_PROGRESS BOOK_SCHEDULER"
-	@echo "                   what runs, and where: see book/models.md"
+	@echo "  BOOK_JOBS        what runs, and where: see book/models.md"
 	@echo "  PYTHON=python3   the Python that creates .venv;  PY=python: use this environment instead"
-	@echo "  PYTEST_FLAGS     options of pytest, for example '-m \"not site\"'; NOTEBOOK_TIMEOUT=900"
+	@echo "  CHAPTER          the chapter of make chapter, for example pareto"
+	@echo "  PYTEST_FLAGS     options of pytest, for example '-m \"not site\"'"
+	@echo "  TEST_JOBS=auto   parallel test processes; NOTEBOOK_TIMEOUT=900: seconds for a cell"
 	@echo "  SUBMISSIONS      the folder to grade; GRADE_FLAGS"
 	@echo "  BENCH_OUT        where make bench writes its table; BENCH_FLAGS"
 	@echo "  GPU_FLAGS        options of make gpu; HAVE, PART_MB: of make gpu-kit"
@@ -114,10 +116,11 @@ test: model ## Run all tests: unit, integration, every notebook, and the site in
 	  --dist loadgroup --no-loadscope-reorder --nbmake-timeout="$$NOTEBOOK_TIMEOUT" \
 	  --junitxml=_build/tests.xml
 
-test-quick: setup ## Run the unit tests and the linters only
-	@BOOK_PROFILE=smoke OMP_NUM_THREADS=1 $(WITH) PYTEST_FLAGS -m pytest -n "$$TEST_JOBS" -m unit -q tests
+test-quick: setup ## Run only the unit tests, style and the import contract included
+	@BOOK_PROFILE=smoke OMP_NUM_THREADS=1 $(WITH) PYTEST_FLAGS -m pytest -n "$$TEST_JOBS" -q \
+	  -m unit tests
 
-lint: setup ## Check style and imports only (make test does, too)
+lint: setup ## Check only style and the import contract
 	@$(PY) -m ruff check
 	@$(PY) -m ruff format --check
 	@$(PY) -c 'from importlinter.cli import lint_imports_command as lint; lint()' --no-cache --no-logo

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, fields
 
 import pytest
 import torch
@@ -10,6 +10,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from helpers.models.load import load_model, resolve_device
 from helpers.settings import MODEL_NAMES, Settings, hub_name
+from tests.repository.tree import BOOK
 
 pytestmark = pytest.mark.unit
 
@@ -23,9 +24,9 @@ def test_an_empty_environment_gives_the_embedded_model_and_the_default_profile()
 
 def test_variables_set_what_they_name(tmp_path):
     given = {"model": "gpt2", "device": "cuda:1", "profile": "paper", "progress": "off"}
-    given |= {"cache": str(tmp_path), "seed": "7"}
+    given |= {"cache": str(tmp_path), "seed": "7", "jobs": "3"}
     variables = {f"BOOK_{name.upper()}": value for name, value in given.items()}
-    expected = Settings(**given | {"cache": tmp_path, "seed": 7})
+    expected = Settings(**given | {"cache": tmp_path, "seed": 7, "jobs": 3})
     assert Settings.from_environment(variables) == expected != Settings()
     for address in ("tcp://127.0.0.1:8786", "tls://node-3:8786", "local:2"):
         assert Settings.from_environment({"BOOK_SCHEDULER": address}).scheduler == address
@@ -39,6 +40,7 @@ def test_variables_set_what_they_name(tmp_path):
         ("BOOK_MODEL", ["gpt5-xxl"]),
         ("BOOK_PROGRESS", ["on"]),
         ("BOOK_SEED", ["-1", "1.5", "two", "2147483648"]),
+        ("BOOK_JOBS", ["-1", "two", "1025"]),
         ("BOOK_SCHEDULER", ["localhost", "tcp://host", "http://host:8786", "local:0", "local:two"]),
     ],
 )
@@ -46,6 +48,12 @@ def test_unknown_values_are_refused_by_name(variable, values):
     for value in values:
         with pytest.raises(ValueError, match=value):
             Settings.from_environment({variable: value})
+
+
+def test_the_page_on_models_describes_every_variable():
+    page = (BOOK / "models.md").read_text(encoding="utf-8")
+    for field in fields(Settings):
+        assert f"\n| `BOOK_{field.name.upper()}` | " in page
 
 
 @pytest.mark.parametrize(("profile", "value"), [("smoke", 1), ("default", 2), ("paper", 3)])
