@@ -36,8 +36,8 @@ def glued_picture(notebook: NotebookNode, name: str) -> bytes:
     outputs = []
     for cell in notebook.cells:
         outputs += cell.get("outputs", [])
-    texts = [str(output.get("data", {}).get("text/html", "")) for output in outputs]
-    if not any(all(fact in text for fact in MADE_WITH) for text in texts):
+    html = " ".join(str(output.get("data", {}).get("text/html", "")) for output in outputs)
+    if not all(fact in html for fact in MADE_WITH):
         raise ValueError(
             "the chapter was not run on smollm2 in the profile default. "
             "Build the book with neither BOOK_MODEL nor BOOK_PROFILE set."

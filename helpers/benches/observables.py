@@ -31,10 +31,12 @@ def observable_bench(model: TransformerBridge) -> None:
 
     def read(plus: str, minus: str) -> None:
         with reported():
+            # Every head's feature vector
             observable = mean_difference(model, plus, minus)
             vector = observable.vector(model)
             features = head_features(model, vector, norms=NormWeights())
             heads = longest_heads(features)
+            # Their lengths as a map and in words
             figure = Figure(figsize=(7, 5), layout="constrained")
             ax = figure.subplots()
             head_map(features.norm(dim=-1), label="length of the feature vector", ax=ax)
@@ -81,6 +83,7 @@ def step_controls(
 ) -> None:
     """Controls for one prompt: a head, a token, and how long a step."""
     with reported():
+        # The lists of heads and tokens
         tokens = tokenize(model, [typed(prompt, "prompt")])
         places = {}
         for i, text in enumerate(token_strings(model, tokens[0])):
@@ -95,6 +98,7 @@ def step_controls(
             )
             display(top_tokens(model, logits))
 
+        # The controls
         controls = {
             "head": labelled(widgets.Dropdown, "Head", first, options=heads),
             "position": labelled(widgets.Dropdown, "Token", last, options=places),

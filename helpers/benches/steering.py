@@ -129,6 +129,7 @@ def steer(model: TransformerBridge, prompts: Prompts, intervention: Intervention
         prompts.wrong_texts[0].strip(): prompts.wrong,
     }
 
+    # What the controls do
     def show(beta: float) -> None:
         with torch.no_grad():
             logits = steered_logits(model, prompts.tokens, intervention, [beta])[0, 0]
@@ -141,6 +142,7 @@ def steer(model: TransformerBridge, prompts: Prompts, intervention: Intervention
         for name, strength in ((f"β = {beta.value:+.1f}", beta.value), ("β = 0", 0.0)):
             say(f"{name}: …{continuation(model, prompts.tokens, n_new, intervention, strength)}")
 
+    # The controls
     widgets.interact(show, beta=beta)
     n_new = labelled(widgets.BoundedIntText, "Tokens", 12, min=1, max=60)
     widgets.interact_manual.options(manual_name="Write on")(write_on, n_new=n_new)

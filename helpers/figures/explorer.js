@@ -78,7 +78,7 @@ const explorer = (key, large, small) => {
     for (const mark of list.children) mark.setAttribute("role", "option");
     plot.addEventListener("pointermove", selectNearest);
     plot.addEventListener("pointerdown", selectNearest);
-    // On the panel: an SVG element that listens for the focus would itself take it in some browsers.
+    // On the panel: in some browsers an SVG element that listens for the focus takes it itself.
     panel.addEventListener("focusin", (event) => select(event.target, false));
     panel.addEventListener("keydown", move);
   }

@@ -215,6 +215,7 @@ def _frame(axes: Axes, title: str, x_label: str, y_label: str) -> str:
     def write(place: str, text: str, anchor: str = "middle") -> None:
         parts.append(f'<text {place} text-anchor="{anchor}">{escape(text)}</text>')
 
+    # Ticks across, then upwards
     ticks = axes.get_xticks()
     for tick, at in zip(ticks, _place(axes, np.stack([ticks, 0 * ticks], 1))[0]):
         if LEFT <= at <= RIGHT:
@@ -225,6 +226,7 @@ def _frame(axes: Axes, title: str, x_label: str, y_label: str) -> str:
         if TOP <= at <= BOTTOM:
             parts.append(f'<path d="M{LEFT} {at:.1f}h-4" stroke="{GREY}"/>')
             write(f'x="{LEFT - 7}" y="{at + 5:.1f}"', number(tick), "end")
+    # Labels and title
     middle, centre = (LEFT + RIGHT) / 2, (TOP + BOTTOM) / 2
     write(f'x="{middle}" y="{HEIGHT - 10}"', x_label)
     write(f'transform="translate(15 {centre}) rotate(-90)"', y_label)

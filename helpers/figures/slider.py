@@ -6,6 +6,7 @@ one and shows the controls. Without JavaScript every picture can be read.
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -94,8 +95,9 @@ def two_sliders(
     Raises:
         ValueError: as :func:`slider`, or a combination missing or out of order.
     """
-    rows, columns = (list(dict.fromkeys(values[i] for values in frames)) for i in (0, 1))
-    if list(frames) != [(row, column) for row in rows for column in columns]:
+    rows = list(dict.fromkeys(row for row, _ in frames))
+    columns = list(dict.fromkeys(column for _, column in frames))
+    if list(frames) != list(itertools.product(rows, columns)):
         raise ValueError(
             "two sliders need a frame for every combination of their values, "
             "the first slider's value outermost."

@@ -61,7 +61,7 @@ def test_an_interrupt_ends_a_fit_after_its_epoch_and_leaves_no_hook(tiny, said, 
         ({"prompt": " "}, "the prompt is empty"),
         ({"right": ""}, "the answer is empty"),
         ({"right": "w1 w2"}, "one token is needed"),
-        ({"wrong": "w4"}, "are one token"),
+        ({"wrong": "w4"}, "token"),
         ({"sites": ()}, "no site"),
     ],
 )
@@ -126,6 +126,6 @@ def test_two_lists_weigh_the_same_and_a_question_without_content_is_refused(tiny
     observable = observables.mean_difference(tiny, "w4 w5", "w6")
     assert sorted(weight for _, _, weight in observable.terms) == [-1.0, 0.5, 0.5]
     assert observables.mean_difference(tiny, "w4", "") == Observable.of(tiny, {" w4": 1})
-    for plus, minus, message in (("", "w1", "is empty"), ("w1", "w1", "every weight of this")):
+    for plus, minus, message in (("", "w1", "is empty"), ("w1", "w1", "every weight")):
         with pytest.raises(ValueError, match=message):
             observables.mean_difference(tiny, plus, minus)
