@@ -130,7 +130,7 @@ format: setup ## Fix style where ruff can
 	@$(PY) -m ruff format
 
 bench: model ## Time the helpers beside plain ways of doing the same, and record the table
-	@$(WITH) BENCH_FLAGS -m benchmarks.run --out "$$BENCH_OUT"
+	@$(WITH) BENCH_FLAGS -m benchmarks.bench --out "$$BENCH_OUT"
 
 gpu: model ## On one GPU, in 8 minutes: tests, the Pareto grid, a large model, a chapter
 	@$(WITH) GPU_FLAGS -m benchmarks.gpu

@@ -30,8 +30,8 @@ import pandas as pd
 import torch
 from nbclient import NotebookClient
 
+from benchmarks.bench import timed
 from benchmarks.gpu_models import ROOT, Row, large, the_grid
-from benchmarks.timing import timed
 from helpers.models.load import resolve_device
 from helpers.results.records import machine, read_record, record
 from helpers.settings import SETTINGS

@@ -1,41 +1,83 @@
-"""Fit an intervention by gradient ascent on Eq. 9 of the activation-scaling paper. The model's weights stay as they are."""
+"""Fit interventions by gradient ascent on Eq. 9 of the activation-scaling paper.
+
+Many fits may share a batch: each has its own parameters, objective, learning rate and seed, and no
+row of the batch sees another, so the results are those of single fits. Model weights stay fixed.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 from transformer_lens.model_bridge import TransformerBridge
 
 from helpers.activation_scaling.interventions import Intervention
-from helpers.activation_scaling.objective import Objective
+from helpers.activation_scaling.objective import Objective, weighted_terms
+from helpers.activation_scaling.together import logits_together
 from helpers.models.prefix import Runs
 from helpers.models.run import last_logits
-from helpers.prompts.prompts import Prompts
+from helpers.prompts.prompts import Prompts, join
 from helpers.settings import show_progress
+
+# Positions in a batch on a CPU: enough that reading the weights, once a batch, costs little beside
+# the arithmetic. A step keeps about 1.5 MB a position for the embedded model.
+CPU_POSITIONS = 512
+# Share of the free GPU memory to fill: fragmentation takes some.
+SPARE = 0.8
 
 
 @dataclass(frozen=True)
 class Fit:
-    """A fitted intervention, and how the fit went.
+    """A fitted intervention.
 
     Attributes:
         intervention: with its learned θ.
         objective: what was maximised.
-        history: one entry a step: epoch, E_m, F, M_1 and psi before the step.
-        seconds: wall-clock time of the fit.
+        history: epoch, E_m, F, M_1 and psi before each step.
+        seconds: wall-clock time; of fits in one batch, an equal share of its time.
     """
 
     intervention: Intervention
     objective: Objective
     history: list[dict[str, float]]
     seconds: float
+
+
+@dataclass(frozen=True)
+class FitJob:
+    """The arguments of one :func:`fit` in a batch of several."""
+
+    intervention: Intervention
+    objective: Objective
+    prompts: Prompts
+    learning_rate: float
+    seed: int = 0
+    initial_std: float = 1e-5
+
+
+Result = Fit | FloatingPointError
+
+
+@dataclass(frozen=True)
+class Fits:
+    """The results of :func:`fit_many`.
+
+    Attributes:
+        results: a fit for each job, in order; for one that failed its error, and its θ is at the
+            last finite value.
+        at_once: jobs in a batch, after any reductions for lack of memory.
+        peak: maximum GPU memory in use, in bytes, weights included; None on other devices.
+    """
+
+    results: list[Result]
+    at_once: int
+    peak: int | None
 
 
 def fit(
@@ -51,104 +93,229 @@ def fit(
     initial_std: float = 1e-5,
     on_epoch: Callable[[int], None] | None = None,
 ) -> Fit:
-    """Learn θ with Adam, starting from N(0, initial_std²) (section 3.3 and appendix A.1, activation scaling).
-
-    Both signs of β go through the model in one batch; the base distribution is computed once; of the logits only the
-    last position's are; positions before the first one that is intervened on are run once (``helpers.models.prefix``).
+    """Learn θ with Adam, starting from N(0, initial_std²) (section 3.3, appendix A.1).
 
     Args:
         model: frozen; see ``helpers.models.load.load_model``.
-        intervention: its θ is drawn afresh, then learned in place.
+        intervention: its θ is drawn anew, then learned in place.
         prompts: training prompts, of the length that the intervention is tied to.
         objective: Ψ of Eq. 9.
-        learning_rate: of Adam. The paper takes 1e-3 for ActivScalar and 1e-4 for SteerVec.
+        learning_rate: the paper takes 1e-3 for ActivScalar and 1e-4 for SteerVec.
         epochs: passes over the prompts.
-        batch_size: prompts a step; None takes all of them.
+        batch_size: prompts a step, in an order drawn for each epoch; None takes all of them.
         seed: of the initial θ and the order of prompts.
         initial_std: standard deviation of the initial θ.
-        on_epoch: called with the number of each epoch that is done; what it raises ends the fit, with θ as it is then.
+        on_epoch: called after each epoch with its number. An error that it raises ends the fit.
 
     Raises:
-        ValueError: a learning rate, number of epochs or batch size that is not positive; an intervention made for
-            another model or prompt length.
-        FloatingPointError: the objective or its gradient is not finite; θ is left at its last finite value.
+        ValueError: a learning rate, number of epochs or batch size that is not positive; an
+            intervention made for another model or prompt length.
+        FloatingPointError: the objective or its gradient is not finite; θ is at its last finite
+            value.
     """
-    check_options(learning_rate=learning_rate, epochs=epochs, batch_size=batch_size or len(prompts))
-    intervention.check_tokens(prompts.tokens)
+    job = FitJob(intervention, objective, prompts, learning_rate, seed, initial_std)
+    how = {"epochs": epochs, "batch_size": batch_size, "on_epoch": on_epoch}
+    (result,) = fit_many(model, [job], at_once=1, **how).results
+    if isinstance(result, FloatingPointError):
+        raise result
+    return result
+
+
+def fit_many(
+    model: TransformerBridge,
+    jobs: Sequence[FitJob],
+    *,
+    epochs: int = 25,
+    batch_size: int | None = None,
+    at_once: int | None = None,
+    on_epoch: Callable[[int], None] | None = None,
+) -> Fits:
+    """:func:`fit` for many jobs, several in a batch.
+
+    Args:
+        model: frozen.
+        jobs: their interventions are of one class and act at the same points, each an object of
+            its own; they have equally many prompts, of equal lengths.
+        epochs, batch_size, on_epoch: as for :func:`fit`, of each job.
+        at_once: jobs in a batch; None takes the largest that fits in memory. Halved whenever
+            memory runs out.
+
+    Raises:
+        ValueError: no jobs, or jobs that cannot share a batch; options that :func:`fit` refuses.
+        RuntimeError: out of memory with a single job.
+    """
+    _check(model, jobs, epochs, batch_size)
+    device = jobs[0].prompts.tokens.device
+    cuda = device.type == "cuda"
+    if cuda:
+        torch.cuda.reset_peak_memory_stats(device)
+    size = min(at_once or largest_batch(model, jobs[0]), len(jobs))
+    results: list[Result] = []
+    while len(results) < len(jobs):
+        group = jobs[len(results) : len(results) + size]
+        try:
+            results += _fit_batch(model, group, epochs, batch_size, on_epoch)
+            continue
+        except RuntimeError as error:
+            if not out_of_memory(error) or len(group) == 1:
+                raise
+            size = len(group) // 2
+        if cuda:  # not in the handler, where the error keeps the failed step's tensors alive
+            torch.cuda.empty_cache()
+    return Fits(results, size, torch.cuda.max_memory_allocated(device) if cuda else None)
+
+
+def largest_batch(model: TransformerBridge, job: FitJob) -> int:
+    """How many jobs like this one fit in memory; on a GPU found by running one step of it."""
+    device = job.prompts.tokens.device
+    if device.type != "cuda":
+        return max(1, CPU_POSITIONS // (2 * job.prompts.tokens.numel()))
+    before = torch.cuda.memory_allocated(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    _fit_batch(model, [deepcopy(job)], epochs=1)
+    one = torch.cuda.max_memory_allocated(device) - before
+    torch.cuda.empty_cache()
+    return max(1, int(SPARE * torch.cuda.mem_get_info(device)[0] / one))
+
+
+def out_of_memory(error: RuntimeError) -> bool:
+    """Whether memory ran out; PyTorch has a class for that on CUDA, and only a message on a CPU."""
+    message = str(error).lower()
+    return (
+        isinstance(error, torch.cuda.OutOfMemoryError)
+        or "out of memory" in message
+        or "can't allocate memory" in message
+    )
+
+
+def _check(
+    model: TransformerBridge, jobs: Sequence[FitJob], epochs: int, batch_size: int | None
+) -> None:
+    if not jobs:
+        raise ValueError("there are no jobs to fit.")
+    interventions = [job.intervention for job in jobs]
+    if len({(type(intervention), intervention.points) for intervention in interventions}) > 1:
+        raise ValueError("jobs in one batch need interventions of one class with the same points.")
+    if len(set(map(id, interventions))) < len(jobs):
+        raise ValueError("two jobs share an intervention: give each job its own.")
+    if len({job.prompts.tokens.shape for job in jobs}) > 1:
+        raise ValueError("jobs in one batch need equally many prompts, of equal lengths.")
+    for job in jobs:
+        size = len(job.prompts) if batch_size is None else batch_size
+        options = {"learning_rate": job.learning_rate, "epochs": epochs, "batch_size": size}
+        for name, value in options.items():
+            if not value > 0:
+                raise ValueError(f"{name} = {value} must be positive.")
+        job.intervention.points.check_model(model)
+        job.intervention.check_tokens(job.prompts.tokens)
+
+
+def _fit_batch(
+    model: TransformerBridge,
+    jobs: Sequence[FitJob],
+    epochs: int,
+    batch_size: int | None = None,
+    on_epoch: Callable[[int], None] | None = None,
+) -> list[Result]:
     start = time.perf_counter()
-    intervention.to(prompts.tokens.device)
-    intervention.reset(seed, initial_std)
-    size = min(batch_size or len(prompts), len(prompts))
+    # Parameters, and the prompts of all jobs as one set; `own` are each job's rows of it.
+    prompts, own = _together([job.prompts for job in jobs])
+    device, n = prompts.tokens.device, own.shape[1]
+    size = min(batch_size or n, n)
+    interventions = [job.intervention for job in jobs]
+    for job in jobs:
+        job.intervention.to(device)
+        job.intervention.reset(job.seed, job.initial_std)
+    optimizer = _adam(jobs)
+    orders = [torch.Generator().manual_seed(job.seed) for job in jobs]
+    # What no step changes: the base distribution, and positions in front of the intervention.
     with torch.no_grad():
         base = torch.cat([last_logits(model, chunk) for chunk in prompts.tokens.split(size)])
-    runs = Runs.of(model, prompts.tokens, intervention.first())
-    order = torch.Generator().manual_seed(seed)
-    optimizer = torch.optim.Adam(intervention.parameters(), lr=learning_rate)
-    history = []
-    for epoch in tqdm(
-        range(epochs),
-        desc=type(intervention).__name__,
-        unit="epoch",
-        leave=False,
-        disable=not show_progress(),
-    ):
-        for rows in torch.randperm(len(prompts), generator=order).split(size):
-            terms = step(
-                model, intervention, prompts, base, runs, rows.to(base.device), objective, optimizer
-            )
-            history.append({"epoch": epoch, **{name: term.item() for name, term in terms.items()}})
+    runs = Runs.of(model, prompts.tokens, interventions[0].first())
+    histories: list[list[dict[str, float]]] = [[] for _ in jobs]
+    failed: dict[int, FloatingPointError] = {}
+    bar = {"desc": type(interventions[0]).__name__, "unit": "epoch", "leave": False}
+    for epoch in tqdm(range(epochs), disable=not show_progress(), **bar):
+        order = torch.stack([torch.randperm(n, generator=order) for order in orders])
+        for columns in order.split(size, dim=1):
+            rows = own.gather(1, columns).to(device)
+            # Both signs of β in one batch, then one gradient step.
+            plus, minus = logits_together(model, interventions, runs, rows).unbind(1)
+            terms = _terms(jobs, plus, minus, base, prompts, rows)
+            optimizer.zero_grad()
+            (-terms["psi"].sum()).backward()
+            # All numbers are read at once, since a GPU waits for each reading.
+            values = torch.stack([*terms.values(), _finite(jobs, terms["psi"])], -1).tolist()
+            for index, (job, (*numbers, finite)) in enumerate(zip(jobs, values)):
+                found = dict(zip(terms, numbers))
+                if not finite and index not in failed:
+                    failed[index] = _not_finite(found)
+                if index not in failed:
+                    histories[index].append({"epoch": epoch, **found})
+                    continue
+                for theta in job.intervention.parameters():
+                    theta.grad = None  # Adam then leaves it where it is
+            optimizer.step()
+        if len(failed) == len(jobs):
+            break
         if on_epoch is not None:
             on_epoch(epoch)
-    return Fit(intervention, objective, history, time.perf_counter() - start)
+    seconds = (time.perf_counter() - start) / len(jobs)
+    results: list[Result] = []
+    for index, (job, history) in enumerate(zip(jobs, histories)):
+        fitted = Fit(job.intervention, job.objective, history, seconds)
+        results.append(failed.get(index, fitted))
+    return results
 
 
-def step(
-    model: TransformerBridge,
-    intervention: Intervention,
+def _together(sets: Sequence[Prompts]) -> tuple[Prompts, Int[Tensor, "job prompt"]]:
+    """The prompts of several jobs as one set, and each job's rows of it, on the CPU."""
+    n = len(sets[0])
+    if all(prompts is sets[0] for prompts in sets):
+        return sets[0], torch.arange(n).expand(len(sets), -1)
+    return join(sets), torch.arange(n * len(sets)).view(len(sets), n)
+
+
+def _adam(jobs: Sequence[FitJob]) -> torch.optim.Adam:
+    """One Adam for all jobs, which updates all parameters of one learning rate at once."""
+    groups: dict[float, list[Tensor]] = {}
+    for job in jobs:
+        groups.setdefault(job.learning_rate, []).extend(job.intervention.parameters())
+    return torch.optim.Adam({"params": groups[rate], "lr": rate} for rate in groups)
+
+
+def _terms(
+    jobs: Sequence[FitJob],
+    plus: Tensor,
+    minus: Tensor,
+    base: Float[Tensor, "row d_vocab"],
     prompts: Prompts,
-    base: Tensor,
-    runs: Runs,
-    rows: Int[Tensor, " row"],
-    objective: Objective,
-    optimizer: torch.optim.Optimizer,
-) -> dict[str, Tensor]:
-    """One step of gradient ascent on Ψ over some of the prompts; returns the terms of Ψ before the step."""
-    signs = base.new_tensor([1.0, -1.0])
-
-    def steered(n: int, at: slice) -> AbstractContextManager:
-        return intervention.applied(model, signs.repeat_interleave(n), at=at)
-
-    plus, minus = runs.logits(model, steered, rows.expand(len(signs), -1))
-    terms = objective.terms(
-        intervention.vec(), plus, minus, base[rows], prompts.correct[rows], prompts.wrong[rows]
-    )
-    optimizer.zero_grad()
-    (-terms["psi"]).backward()
-    if not all_finite(intervention, terms["psi"]):
-        raise not_finite({name: term.item() for name, term in terms.items()})
-    optimizer.step()
-    return terms
+    rows: Int[Tensor, "job prompt"],
+) -> dict[str, Float[Tensor, " job"]]:
+    """The terms of Ψ, for all jobs at once: a GPU waits longer for many small operations."""
+    theta = torch.stack([job.intervention.vec() for job in jobs])
+    objectives = [job.objective for job in jobs]
+    weights = [[one.margin, one.lambda_f, one.lambda_m] for one in objectives]
+    margin, lambda_f, lambda_m = plus.new_tensor(weights).T
+    same = len({(id(job.prompts), job.seed) for job in jobs}) == 1  # the same prompts in each step
+    rows = rows[:1] if same else rows
+    answers = prompts.correct[rows], prompts.wrong[rows]
+    weights = margin[:, None], lambda_f, lambda_m
+    return weighted_terms(*weights, theta, plus, minus, base[rows], *answers)
 
 
-def check_options(**options: float) -> None:
-    """Raise ValueError, with its name, for an option that is not positive."""
-    for name, value in options.items():
-        if not value > 0:
-            raise ValueError(f"{name} = {value} must be positive.")
+def _finite(jobs: Sequence[FitJob], psi: Float[Tensor, " job"]) -> Float[Tensor, " job"]:
+    """1 for each job whose objective and gradient are finite, else 0."""
+    gradients = []
+    for job in jobs:
+        parts = [theta.grad.flatten() for theta in job.intervention.parameters()]
+        gradients.append(torch.cat(parts))
+    return (psi.isfinite() & torch.stack(gradients).isfinite().all(-1)).to(psi)
 
 
-def all_finite(intervention: Intervention, psi: Float[Tensor, ""]) -> Bool[Tensor, ""]:
-    """Whether the objective and its gradient are numbers."""
-    gradients = [theta.grad for theta in intervention.parameters() if theta.grad is not None]
-    return torch.stack(
-        [psi.isfinite(), *(gradient.isfinite().all() for gradient in gradients)]
-    ).all()
-
-
-def not_finite(terms: dict[str, float]) -> FloatingPointError:
-    """The error of a step whose objective or gradient is no number."""
+def _not_finite(terms: dict[str, float]) -> FloatingPointError:
+    values = ", ".join(f"{name} = {term:.4g}" for name, term in terms.items())
     return FloatingPointError(
-        "the objective or its gradient is no longer finite: "
-        + ", ".join(f"{name} = {term:.4g}" for name, term in terms.items())
-        + ". Lower the learning rate, the margin or the initial standard deviation."
+        f"the objective or its gradient is no longer finite: {values}. "
+        "Lower the learning rate, the margin or the initial standard deviation."
     )

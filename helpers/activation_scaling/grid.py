@@ -17,11 +17,11 @@ import pandas as pd
 from transformer_lens.model_bridge import TransformerBridge
 
 from helpers.activation_scaling.controls import shuffled
-from helpers.activation_scaling.fitting import Fit, fit
+from helpers.activation_scaling.fitting import Fit, FitJob, fit, fit_many
 from helpers.activation_scaling.interventions import ActivScalar, Intervention, SteerVec
-from helpers.activation_scaling.many import Job, evaluate_many, fit_many
 from helpers.activation_scaling.objective import NEGLIGIBLE, Evaluation, Objective, evaluate
 from helpers.activation_scaling.points import Points
+from helpers.activation_scaling.together import evaluate_many
 from helpers.models.load import fingerprint, load_model
 from helpers.prompts.prompts import Task
 from helpers.prompts.tasks import make_task
@@ -96,7 +96,7 @@ def _row(
     }
 
 
-# Settings with the same prompts follow each other. Two entries, so as not to keep an old model alive.
+# Settings with the same prompts follow each other. Two entries: more would keep old models alive.
 @lru_cache(maxsize=2)
 def _task(model: TransformerBridge, name: str, n_train: int, n_test: int, seed: int) -> Task:
     return make_task(model, name, n_train=n_train, n_test=n_test, seed=seed)
@@ -124,10 +124,8 @@ def run_batch(
     points = Points.of(model, data.train.n_pos)
     jobs = []
     for objective in objectives:
-        intervention = METHODS[method](points)
-        jobs.append(
-            Job(intervention, Objective(**objective), rates[method], seed, prompts=data.train)
-        )
+        job = METHODS[method](points), Objective(**objective), data.train, rates[method], seed
+        jobs.append(FitJob(*job))
     done = fit_many(model, jobs, epochs=epochs)
     # Evaluate those that were fitted.
     fitted = [result.intervention for result in done.results if isinstance(result, Fit)]

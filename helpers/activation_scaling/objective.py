@@ -1,7 +1,7 @@
-"""The three-term objective of the activation-scaling paper, and its evaluation: effectiveness, faithfulness, minimality.
+"""The three-term objective of the activation-scaling paper, and its evaluation.
 
-Each term is at most 0 and best at 0 (Eq. 6 to 9). Logits are those of the last position, in nats. Each takes leading axes
-too, of many settings say, and gives as many values.
+Effectiveness, faithfulness and minimality are at most 0 and best at 0 (Eq. 6 to 9). Logits are
+those of the last token, in nats. Leading axes, such as many settings, are batch axes.
 """
 
 from __future__ import annotations
@@ -48,9 +48,10 @@ def effectiveness(
     wrong: Answers,
     margin: float | Float[Tensor, "setting 1"] = 0.0,
 ) -> Float[Tensor, "*setting"]:
-    """E_m, Eq. 6: how far the answers are from being swapped, by a margin, at β = 1 (plus) and β = −1 (minus).
+    """E_m, Eq. 6: how far the answers are from swapped, at β = 1 (plus) and β = −1 (minus).
 
-    0 when at β = 1 the correct answer leads by at least the margin and at β = −1 the wrong one does, on every prompt.
+    0 when on every prompt the correct answer leads by at least the margin at β = 1, and the wrong
+    one at β = −1.
 
     Example:
         At β = −1 the correct answer still leads, by 1 nat:
@@ -75,11 +76,13 @@ def swap_gap(
 def faithfulness(
     plus: Logits, minus: Logits, base: Float[Tensor, "*#setting batch d_vocab"]
 ) -> Float[Tensor, "*setting"]:
-    """F, Eq. 7: minus the KL divergences of the steered from the base distribution, summed over β = ±1, mean over prompts.
+    """F, Eq. 7: minus the KL divergence of the steered from the base distribution.
+
+    Summed over β = ±1, mean over prompts.
 
     Example:
         >>> base, plus = torch.tensor([[0.5, 0.5]]).log(), torch.tensor([[0.9, 0.1]]).log()
-        >>> faithfulness(plus, base + 5, base)  # a number added to all changes nothing
+        >>> faithfulness(plus, base + 5, base)  # a constant on all logits is no change
         tensor(-0.3681)
     """
     return -(divergence(plus, base) + divergence(minus, base)).mean(-1)
@@ -96,7 +99,7 @@ def divergence(
 
 
 def minimality(theta: Float[Tensor, "*setting n_parameters"], p: int) -> Float[Tensor, "*setting"]:
-    """M_p, Eq. 8, for p = 1 (minus the sum of ``|θ|``) and p = 0 (minus the number of ``|θ|`` that are not negligible).
+    """M_p, Eq. 8: minus the sum of ``|θ|`` (p = 1) or the number of non-negligible θ (p = 0).
 
     Example:
         >>> theta = torch.tensor([0.5, -0.25, 0.001])
@@ -107,12 +110,12 @@ def minimality(theta: Float[Tensor, "*setting n_parameters"], p: int) -> Float[T
         return -theta.abs().sum(-1)
     if p == 0:
         return -(theta.abs() >= NEGLIGIBLE).sum(-1)
-    raise ValueError(f"minimality is defined here for p = 0 and p = 1, not {p}.")
+    raise ValueError(f"minimality is defined for p = 0 and p = 1 here, not p = {p}.")
 
 
 @torch.no_grad()
 def base_diff(model: TransformerBridge, prompts: Prompts) -> Float[Tensor, " batch"]:
-    """Logit difference of each prompt when the model is left alone, in nats."""
+    """Logit difference of each prompt of the unsteered model, in nats."""
     return logit_diff(last_logits(model, prompts.tokens), prompts.correct, prompts.wrong)
 
 
@@ -121,7 +124,7 @@ class Objective:
     """Ψ = E_m + λ_F·F + λ_M·M_1 (Eq. 9), to be maximised.
 
     Attributes:
-        margin: m ≥ 0, by how much the answers shall be swapped, in nats.
+        margin: m ≥ 0, the lead that a swapped answer needs, in nats.
         lambda_f, lambda_m: λ_F, λ_M ≥ 0, the weights of faithfulness and minimality.
     """
 
@@ -145,14 +148,25 @@ class Objective:
         wrong: Answers,
     ) -> dict[str, Float[Tensor, ""]]:
         """E_m, F, M_1 and their weighted sum ``psi``."""
-        terms = {
-            "E_m": effectiveness(plus, minus, correct, wrong, self.margin),
-            "F": faithfulness(plus, minus, base),
-            "M_1": minimality(theta, 1),
-        }
-        return terms | {
-            "psi": terms["E_m"] + self.lambda_f * terms["F"] + self.lambda_m * terms["M_1"]
-        }
+        weights = self.margin, self.lambda_f, self.lambda_m
+        return weighted_terms(*weights, theta, plus, minus, base, correct, wrong)
+
+
+def weighted_terms(
+    margin: float | Float[Tensor, "setting 1"],
+    lambda_f: float | Float[Tensor, " setting"],
+    lambda_m: float | Float[Tensor, " setting"],
+    theta: Float[Tensor, "*setting n_parameters"],
+    plus: Logits,
+    minus: Logits,
+    base: Float[Tensor, "*#setting batch d_vocab"],
+    correct: Answers,
+    wrong: Answers,
+) -> dict[str, Float[Tensor, "*setting"]]:
+    """:meth:`Objective.terms` for one or for many objectives."""
+    e_m = effectiveness(plus, minus, correct, wrong, margin)
+    f, m_1 = faithfulness(plus, minus, base), minimality(theta, 1)
+    return {"E_m": e_m, "F": f, "M_1": m_1, "psi": e_m + lambda_f * f + lambda_m * m_1}
 
 
 @dataclass(frozen=True)
@@ -162,8 +176,8 @@ class Evaluation:
     Attributes:
         E0: effectiveness at margin 0, in nats.
         F: faithfulness, in nats.
-        M0: minus the number of parameters that are not negligible.
-        swapped: share of the prompts that both signs of β swap.
+        M0: minus the number of non-negligible parameters.
+        swapped: share of the prompts whose answers both signs of β swap.
         n_parameters, n_prompts: sizes.
     """
 

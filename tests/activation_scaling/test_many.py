@@ -1,4 +1,4 @@
-"""Many fits in one batch: each as if it were alone, whatever the others do and however little memory there is."""
+"""Many fits in one batch: each as if it were alone, however little memory there is."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from helpers.activation_scaling import many
+from helpers.activation_scaling import fitting
 from helpers.activation_scaling.dynamic import DynScalar, DynScalarHidden
-from helpers.activation_scaling.fitting import fit
+from helpers.activation_scaling.fitting import FitJob, fit, fit_many
 from helpers.activation_scaling.interventions import ActivScalar, SteerVec
-from helpers.activation_scaling.many import Job, fit_many
-from helpers.activation_scaling.objective import Objective
+from helpers.activation_scaling.objective import Objective, evaluate
 from helpers.activation_scaling.points import Points
+from helpers.activation_scaling.together import evaluate_many
 from helpers.models.run import last_logits
 from helpers.prompts.prompts import Prompts
 
@@ -34,24 +34,18 @@ def prompts(tiny) -> Prompts:
     )
 
 
-def jobs_of(model, prompts, kind=SteerVec, dtype=torch.float64, **axes) -> list[Job]:
+def jobs_of(model, prompts, kind=SteerVec, dtype=torch.float64, **axes) -> list[FitJob]:
     n_pos = None if issubclass(kind, DynScalar | DynScalarHidden) else prompts.n_pos
     points = Points.of(model, n_pos, **axes)
-    return [
-        Job(kind(points, dtype=dtype), objective, rate, seed, 0.1)
-        for objective, rate, seed in SETTINGS
-    ]
+    jobs = []
+    for objective, rate, seed in SETTINGS:
+        jobs.append(FitJob(kind(points, dtype=dtype), objective, prompts, rate, seed, 0.1))
+    return jobs
 
 
-def alone(model, job, prompts, epochs):
-    job = deepcopy(job)
-    how = {
-        "learning_rate": job.learning_rate,
-        "seed": job.seed,
-        "initial_std": job.initial_std,
-        "epochs": epochs,
-    }
-    return fit(model, job.intervention, prompts, job.objective, **how)
+def alone(model, job, **how):
+    how |= {name: getattr(job, name) for name in ("learning_rate", "seed", "initial_std")}
+    return fit(model, deepcopy(job.intervention), job.prompts, job.objective, **how)
 
 
 def check_equal(model, results, singles):
@@ -73,43 +67,35 @@ def check_equal(model, results, singles):
     ],
 )
 @pytest.mark.parametrize("kind", [ActivScalar, SteerVec])
-def test_settings_in_one_batch_equal_single_fits(tiny, prompts, kind, axes):
+def test_jobs_in_one_batch_equal_single_fits(tiny, prompts, kind, axes):
     jobs = jobs_of(tiny, prompts, kind, **axes)
-    singles = [alone(tiny, job, prompts, 4) for job in jobs]
-    done = fit_many(tiny, jobs, prompts, epochs=4)
+    singles = [alone(tiny, job, epochs=4) for job in jobs]
+    done = fit_many(tiny, jobs, epochs=4)
     assert done.at_once == 3 and done.peak is None
     check_equal(tiny, done.results, singles)
     first, second, _ = (result.intervention.vec() for result in done.results)
     assert not torch.allclose(first, second, atol=1e-3), "other objectives give other parameters"
 
 
-@pytest.mark.parametrize("kind", [DynScalar, DynScalarHidden])
-def test_dynamic_scalars_too(tiny, prompts, kind):
+@pytest.mark.parametrize("batch_size", [None, 2])
+@pytest.mark.parametrize("kind", [SteerVec, DynScalar, DynScalarHidden])
+def test_so_do_steps_of_a_few_prompts_and_prompts_of_their_own(tiny, prompts, kind, batch_size):
+    own = [prompts.at(rows) for rows in ([0, 1, 2], [2, 0, 0], [1, 1, 2])]
     jobs = jobs_of(tiny, prompts, kind)
-    singles = [alone(tiny, job, prompts, 2) for job in jobs]
-    check_equal(tiny, fit_many(tiny, jobs, prompts, epochs=2).results, singles)
-
-
-@pytest.mark.parametrize("kind", [ActivScalar, DynScalar])
-def test_jobs_with_prompts_of_their_own_equal_single_fits(tiny, prompts, kind):
-    own = [prompts.at(rows) for rows in ([0, 1], [2, 0], [1, 1])]
-    jobs = [replace(job, prompts=mine) for job, mine in zip(jobs_of(tiny, prompts, kind), own)]
-    singles = [alone(tiny, job, mine, 3) for job, mine in zip(jobs, own)]
-    check_equal(tiny, fit_many(tiny, jobs, epochs=3).results, singles)
-    shared = fit_many(tiny, jobs_of(tiny, prompts, kind), own[0], epochs=3).results
+    jobs = [replace(job, prompts=mine) for job, mine in zip(jobs, own)]
+    singles = [alone(tiny, job, epochs=3, batch_size=batch_size) for job in jobs]
+    check_equal(tiny, fit_many(tiny, jobs, epochs=3, batch_size=batch_size).results, singles)
+    shared = fit_many(tiny, jobs_of(tiny, own[0], kind), epochs=3, batch_size=batch_size).results
     check_equal(tiny, shared[:1], singles[:1])
     assert (shared[1].intervention.vec() - singles[1].intervention.vec()).abs().max() > 1e-3
 
 
 def test_one_objective_for_all_would_be_seen(tiny, prompts):
-    """The control of the identity: with the first objective in place of their own the fits differ."""
+    """The control of the identity: with the first job's objective in place of its own."""
     jobs = jobs_of(tiny, prompts)
-    singles = [alone(tiny, job, prompts, 4) for job in jobs]
-    mixed = [
-        Job(job.intervention, SETTINGS[0][0], job.learning_rate, job.seed, job.initial_std)
-        for job in jobs
-    ]
-    for result, single in list(zip(fit_many(tiny, mixed, prompts, epochs=4).results, singles))[1:]:
+    singles = [alone(tiny, job, epochs=4) for job in jobs]
+    mixed = [replace(job, objective=SETTINGS[0][0]) for job in jobs]
+    for result, single in list(zip(fit_many(tiny, mixed, epochs=4).results, singles))[1:]:
         assert (result.intervention.vec() - single.intervention.vec()).abs().max() > 1e-3
 
 
@@ -124,18 +110,18 @@ class Poisoned(SteerVec):
 def test_a_setting_that_fails_is_said_and_the_others_go_on(tiny, prompts):
     kind = Poisoned(Points.of(tiny, prompts.n_pos), dtype=torch.float64)
     rates = (1e-2, 0.4, 2e-2)
-    jobs = [
-        Job(deepcopy(kind), Objective(margin=1.0), rate, seed) for seed, rate in enumerate(rates)
-    ]
-    singles = [alone(tiny, job, prompts, 6) for job in (jobs[0], jobs[2])]
-    first, failed, last = fit_many(tiny, jobs, prompts, epochs=6).results
+    jobs = []
+    for seed, rate in enumerate(rates):
+        jobs.append(FitJob(deepcopy(kind), Objective(margin=1.0), prompts, rate, seed))
+    singles = [alone(tiny, job, epochs=6) for job in (jobs[0], jobs[2])]
+    first, failed, last = fit_many(tiny, jobs, epochs=6).results
     assert isinstance(failed, FloatingPointError) and "Lower the learning rate" in str(failed)
     check_equal(tiny, [first, last], singles)
     assert (
         jobs[1].intervention.vec().isfinite().all() and jobs[1].intervention.vec().abs().max() > 1
     )
     with pytest.raises(FloatingPointError, match="Lower the learning rate"):
-        alone(tiny, jobs[1], prompts, 6)
+        alone(tiny, jobs[1], epochs=6)
 
 
 @pytest.mark.parametrize(
@@ -146,8 +132,8 @@ def test_a_setting_that_fails_is_said_and_the_others_go_on(tiny, prompts):
     ],
 )
 def test_a_batch_that_is_too_large_is_halved(tiny, prompts, monkeypatch, error):
-    """A stand-in for the memory: no step of more than one setting fits."""
-    sizes, real = [], many._logits
+    """A stand-in for the memory: no step of more than one job fits."""
+    sizes, real = [], fitting.logits_together
 
     def small_memory(model, interventions, runs, rows):
         sizes.append(len(interventions))
@@ -155,20 +141,13 @@ def test_a_batch_that_is_too_large_is_halved(tiny, prompts, monkeypatch, error):
             raise error
         return real(model, interventions, runs, rows)
 
-    monkeypatch.setattr(many, "_logits", small_memory)
-    jobs, told = jobs_of(tiny, prompts), []
-    singles = [alone(tiny, job, prompts, 2) for job in jobs]
-    done = fit_many(
-        tiny,
-        jobs,
-        prompts,
-        epochs=2,
-        at_once=3,
-        on_result=lambda number, result: told.append((number, result)),
-    )
+    monkeypatch.setattr(fitting, "logits_together", small_memory)
+    jobs = jobs_of(tiny, prompts)
+    singles = [alone(tiny, job, epochs=2) for job in jobs]
+    sizes.clear()
+    done = fit_many(tiny, jobs, epochs=2, at_once=3)
     check_equal(tiny, done.results, singles)
     assert done.at_once == 1 and sizes == [3] + 3 * [1, 1]
-    assert told == list(enumerate(done.results))
 
 
 def test_other_errors_and_a_single_setting_too_large_are_raised(tiny, prompts, monkeypatch):
@@ -177,14 +156,14 @@ def test_other_errors_and_a_single_setting_too_large_are_raised(tiny, prompts, m
         def broken(model, interventions, runs, rows, message=message):
             raise RuntimeError(message)
 
-        monkeypatch.setattr(many, "_logits", broken)
+        monkeypatch.setattr(fitting, "logits_together", broken)
         with pytest.raises(RuntimeError, match=message):
-            fit_many(tiny, jobs_of(tiny, prompts), prompts, epochs=2)
+            fit_many(tiny, jobs_of(tiny, prompts), epochs=2)
 
 
 def test_nothing_is_left_on_the_model(tiny, prompts):
     base = last_logits(tiny, prompts.tokens)
-    fit_many(tiny, jobs_of(tiny, prompts), prompts, epochs=1)
+    fit_many(tiny, jobs_of(tiny, prompts), epochs=1)
     assert torch.equal(last_logits(tiny, prompts.tokens), base)
     assert sum(len(point.fwd_hooks) for point in tiny.hook_dict.values()) == 0
 
@@ -193,15 +172,23 @@ def test_jobs_that_cannot_share_a_batch_are_refused(tiny, prompts):
     jobs = jobs_of(tiny, prompts)
     other = jobs_of(tiny, prompts, layers=[0])
     for bad, message in (
-        ([], "no job"),
+        ([], "no jobs"),
         ([jobs[0], other[0]], "same points"),
-        ([jobs[0], jobs[0]], "twice"),
-        ([Job(jobs[0].intervention, Objective(), -1.0)], "learning_rate = -1.0"),
+        ([jobs[0], jobs[0]], "share an intervention"),
+        ([replace(jobs[0], learning_rate=-1.0)], "learning_rate = -1.0"),
         ([jobs[0], replace(jobs[1], prompts=prompts.at([0]))], "equally many"),
     ):
         with pytest.raises(ValueError, match=message):
-            fit_many(tiny, bad, prompts)
-    with pytest.raises(ValueError, match="no prompts"):
-        fit_many(tiny, jobs)
-    with pytest.raises(ValueError, match="epochs = 0"):
-        fit_many(tiny, jobs, prompts, epochs=0)
+            fit_many(tiny, bad)
+
+
+@pytest.mark.parametrize("kind", [ActivScalar, SteerVec])
+def test_evaluations_in_a_batch_equal_single_ones(tiny, prompts, kind):
+    some = [job.intervention for job in jobs_of(tiny, prompts, kind)]
+    for seed, intervention in enumerate(some):
+        intervention.reset(seed, 0.1)
+    for mine, intervention in zip(evaluate_many(tiny, some, prompts, at_once=2), some, strict=True):
+        its = evaluate(tiny, intervention, prompts)
+        assert (mine.M0, mine.swapped) == (its.M0, its.swapped)
+        assert (mine.E0, mine.F) == pytest.approx((its.E0, its.F), rel=1e-4, abs=1e-5)
+    assert evaluate_many(tiny, [], prompts) == []

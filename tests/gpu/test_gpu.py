@@ -17,17 +17,17 @@ from transformer_lens.model_bridge import TransformerBridge
 from helpers.activation_scaling import attribution
 from helpers.activation_scaling.controls import shuffled
 from helpers.activation_scaling.dynamic import DynScalar, DynScalarHidden
-from helpers.activation_scaling.fitting import fit
+from helpers.activation_scaling.fitting import FitJob, fit, fit_many, largest_batch
 from helpers.activation_scaling.interventions import (
     ActivScalar,
     Intervention,
     SteerVec,
     steered_logits,
 )
-from helpers.activation_scaling.many import Job, evaluate_many, fit_many, room
 from helpers.activation_scaling.objective import Objective, evaluate
 from helpers.activation_scaling.points import Points
 from helpers.activation_scaling.strength import best_strength, smallest_flips, sweep_strengths
+from helpers.activation_scaling.together import evaluate_many
 from helpers.models.direct import direct_attribution
 from helpers.models.load import fingerprint, load_model
 from helpers.models.norms import Norm
@@ -95,7 +95,7 @@ def learned_together(model: TransformerBridge, prompts: Prompts) -> Found:
         for seed, objective in enumerate(objectives):
             vectors = SteerVec(points, dtype=model.W_U.dtype)
             mine = own or prompts.at([seed % 2, (seed + 1) % 2])
-            jobs.append(Job(vectors, objective, 1e-2, seed, 0.1, prompts=mine))
+            jobs.append(FitJob(vectors, objective, mine, 1e-2, seed, 0.1))
         for result in fit_many(model, jobs, epochs=3).results:
             yield result.intervention.vec()
 
@@ -282,12 +282,12 @@ def large(tokenizer, gpu) -> tuple[TransformerBridge, Prompts]:
     return model, words(model, *((400, 30) if gpu.type == "cuda" else (4, 5)))
 
 
-def large_jobs(model: TransformerBridge, prompts: Prompts, n: int) -> list[Job]:
+def large_jobs(model: TransformerBridge, prompts: Prompts, n: int) -> list[FitJob]:
     jobs = []
     for number in range(n):
         scalars = ActivScalar(Points.of(model, prompts.n_pos), dtype=torch.float64)
         objective = Objective(margin=1.0 + number)
-        jobs.append(Job(scalars, objective, 1e-2, number, 0.1, prompts=prompts))
+        jobs.append(FitJob(scalars, objective, prompts, 1e-2, number, 0.1))
     return jobs
 
 
@@ -326,7 +326,7 @@ def test_a_single_fit_that_is_too_large_raises_and_leaves_the_model_alone(large,
 def test_the_batch_size_follows_the_free_memory(large, cuda, monkeypatch):
     model, prompts = large
     free, total = torch.cuda.mem_get_info()
-    fits = room(model, large_jobs(model, prompts, 1)[0])
+    fits = largest_batch(model, large_jobs(model, prompts, 1)[0])
     assert fits >= 2
     enough = int(2.5 * free / fits)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device=None: (enough, total))
