@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 from jaxtyping import Float, Int
@@ -18,7 +18,8 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from helpers.activation_scaling.points import Points
 from helpers.models.load import device_of
-from helpers.models.run import HOOKS, last_logits
+from helpers.models.prefix import Runs
+from helpers.models.run import HOOKS
 from helpers.models.tokens import is_padded
 
 Beta = float | Float[Tensor, " batch"]
@@ -226,12 +227,16 @@ def steered_logits(
     intervention.check_tokens(tokens)
     theta = next(iter(intervention.theta.values()))
     betas = torch.as_tensor(betas, dtype=theta.dtype, device=device_of(model))
-    rows = tokens.repeat(len(betas), 1)
+    runs = Runs.of(model, tokens, intervention.first())
+    rows = torch.arange(len(tokens), device=tokens.device).repeat(len(betas))
     row_betas = betas.repeat_interleave(len(tokens))
     logits = []
-    for chunk, beta in zip(rows.split(batch_size), row_betas.split(batch_size)):
-        with intervention.applied(model, beta):
-            logits.append(last_logits(model, chunk))
+    for row, beta in zip(rows.split(batch_size), row_betas.split(batch_size)):
+
+        def steered(n: int, at: slice, beta: Tensor = beta) -> AbstractContextManager:
+            return intervention.applied(model, beta, at=at)
+
+        logits.append(runs.logits(model, steered, row[:, None])[:, 0])
     return torch.cat(logits).view(len(betas), len(tokens), -1)
 
 
