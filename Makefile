@@ -22,7 +22,7 @@ PY := .venv/bin/python
 # Seconds until a notebook cell under test times out.
 export NOTEBOOK_TIMEOUT ?= 900
 # Processes that run tests at the same time, one thread each.
-export TEST_JOBS ?= auto
+export TEST_JOBS ?= logical
 # The chapter that `make chapter` executes and builds.
 export CHAPTER ?=
 # Port of `make serve`; 0 picks a free one.

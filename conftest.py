@@ -20,11 +20,11 @@ from jupyter_cache import get_cache
 from nbmake.nb_result import NotebookResult
 from nbmake.nb_run import NotebookRun
 
-from book._ext import build
+from book._ext import cache
 from book._ext.execute import environment
 from book._ext.timings import longest_first
 
-OUT = build.ROOT / "_build" / "smoke"  # apart from the reader's site, whose results stay valid
+OUT = cache.ROOT / "_build" / "smoke"  # apart from the reader's site, whose results stay valid
 # One folder a test session; the workers of a session have one id.
 SESSION = OUT / "sessions" / os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))
 PATIENCE = 3600  # seconds that the site waits for notebooks that other workers execute
@@ -34,17 +34,21 @@ class KeptRun(NotebookRun):
     """nbmake's run of a notebook, stored where the build of the site looks for it."""
 
     def execute(self) -> NotebookResult:
-        start, path = time.perf_counter(), Path(self.filename)
-        with mock.patch.dict(os.environ, environment(2)):
-            result = super().execute()
+        start, path, outcome = time.perf_counter(), Path(self.filename), "failed"
         SESSION.mkdir(parents=True, exist_ok=True)
-        if path in build.notebooks() and result.error is None:
-            (OUT / "_build").mkdir(parents=True, exist_ok=True)
-            with FileLock(OUT / "keep.lock"):
-                cache = get_cache(OUT / "_build" / ".jupyter_cache")
-                build.keep(cache, path, result.nb, time.perf_counter() - start)
-        (SESSION / path.stem).write_text("" if result.error is None else "failed")
-        return result
+        try:
+            key = cache.key_of(path)
+            with mock.patch.dict(os.environ, environment(2)):
+                result = super().execute()
+            if path in cache.notebooks() and result.error is None:
+                (OUT / "_build").mkdir(parents=True, exist_ok=True)
+                with FileLock(OUT / "keep.lock"):
+                    results = get_cache(OUT / "_build" / ".jupyter_cache")
+                    cache.keep(results, path, result.nb, time.perf_counter() - start, key)
+            outcome = "" if result.error is None else outcome
+            return result
+        finally:  # else the site would wait for it
+            (SESSION / path.stem).write_text(outcome)
 
 
 nbmake.pytest_items.NotebookRun = KeptRun
@@ -76,7 +80,7 @@ def site(request: pytest.FixtureRequest) -> Path:
             command = [sys.executable, "-m", "book._ext.build", "--out", str(OUT)]
             run = subprocess.run(
                 command,
-                cwd=build.ROOT,
+                cwd=cache.ROOT,
                 env=os.environ | {"BOOK_PROFILE": "smoke"},
                 capture_output=True,
                 text=True,

@@ -1,136 +1,32 @@
 """Build the site: execute the chapters that are out of date, then call jupyter-book.
 
-Executed notebooks lie in jupyter-book's own cache, which knows a notebook by its code cells. It
-sees neither the modules that a notebook imports nor the settings it runs under. So every result is
-stored with a key, computed from all that the notebook depends on (``helpers.runs.code``), and is
-removed when the key is another one. jupyter-book then finds every chapter in its cache.
-
 ``python -m book._ext.build [--out DIR] [--chapter NAME]`` builds into DIR/_build/html.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 
-import nbformat
 from filelock import FileLock, Timeout
-from IPython.core.inputtransformer2 import TransformerManager
 from jupyter_cache import get_cache
-from jupyter_cache.base import CacheBundleIn, JupyterCacheAbstract
-from jupyter_cache.cache.db import NbCacheRecord
-from sphinx_external_toc.parsing import parse_toc_yaml
+from jupyter_cache.base import JupyterCacheAbstract
 
+from book._ext.cache import device_name, executions, keep, notebooks, record_of, stale
 from book._ext.execute import ROOT, Outcome, environment, execute_all
-from book._ext.timings import longest_first, seconds_of, write_timings
-from helpers.models.smollm2 import GGUF_SHA256
-from helpers.runs.code import files_digest, files_of
+from book._ext.timings import longest_first, write_timings
 from helpers.settings import SETTINGS
 
 SPHINX = (
     "from book._ext.execute import die_with_parent; die_with_parent(); "
     "from jupyter_book.cli.main import main; main()"
 )
-
-
-# Which results are out of date
-
-
-def notebooks(root: Path = ROOT) -> list[Path]:
-    """Every notebook of the table of contents, in its order."""
-    pages = [root / "book" / f"{page}.ipynb" for page in parse_toc_yaml(root / "book" / "_toc.yml")]
-    return [path for path in pages if path.is_file()]
-
-
-def code_of(notebook: Path) -> str:
-    """The Python of a notebook's code cells, with IPython's magic lines turned into calls."""
-    cells = nbformat.read(notebook, as_version=4).cells
-    sources = [cell.source for cell in cells if cell.cell_type == "code"]
-    return "\n".join(map(TransformerManager().transform_cell, sources))
-
-
-@cache
-def device_name() -> str:
-    """The device that the chapters will run on.
-
-    Raises:
-        ValueError: BOOK_DEVICE names one that this machine does not have.
-    """
-    if SETTINGS.device == "cpu":
-        return "cpu"
-    if SETTINGS.device == "auto":
-        import torch
-
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    from helpers.models.load import resolve_device  # takes seconds to import
-
-    return str(resolve_device(SETTINGS.device))
-
-
-def key_of(notebook: Path, root: Path = ROOT, known: dict | None = None) -> str:
-    """A digest of all that a notebook's results depend on, but for its own cells.
-
-    Args:
-        notebook: its path.
-        root: the repository.
-        known: what ``helpers.runs.code.files_of`` keeps from one call to the next.
-    """
-    facts = [SETTINGS.model, device_name(), SETTINGS.profile, str(SETTINGS.seed), GGUF_SHA256]
-    files = files_of([(code_of(notebook), notebook.parent)], root, known)
-    facts += [sys.version, files_digest({*files, root / "constraints.txt"}, root)]
-    return hashlib.sha256("\0".join(facts).encode()).hexdigest()
-
-
-def record_of(results: JupyterCacheAbstract, notebook: Path) -> NbCacheRecord | None:
-    """The cached execution that jupyter-book would show for this notebook, if there is one."""
-    try:
-        return results.match_cache_notebook(nbformat.read(notebook, as_version=4))
-    except KeyError:
-        return None
-
-
-def stale(results: JupyterCacheAbstract, root: Path = ROOT) -> list[Path]:
-    """Remove results that are out of date; the notebooks that have to be executed."""
-    waiting, known = [], {}
-    for path in notebooks(root):
-        record = record_of(results, path)
-        if record is not None and (record.data or {}).get("key") == key_of(path, root, known):
-            continue
-        if record is not None:
-            results.remove_cache(record.pk)
-        waiting.append(path)
-    return waiting
-
-
-def keep(
-    results: JupyterCacheAbstract,
-    path: Path,
-    notebook: nbformat.NotebookNode,
-    seconds: float,
-    root: Path = ROOT,
-) -> None:
-    """Store an executed notebook with its key, where jupyter-book looks for it."""
-    data = {"execution_seconds": seconds, "key": key_of(path, root)}
-    data["cell_seconds"] = [seconds_of(cell) for cell in notebook.cells]
-    # The cache's own key covers the metadata of the notebook and its cells, which executing it
-    # changed: put back what is on disk.
-    saved = nbformat.read(path, as_version=4)
-    notebook.metadata = saved.metadata
-    for cell, before in zip(notebook.cells, saved.cells):
-        cell.metadata = before.metadata
-    bundle = CacheBundleIn(notebook, str(path), data=data)
-    results.cache_notebook_bundle(bundle, check_validity=False, overwrite=True)
-
-
-# The build
 
 
 def cell_seconds(results: JupyterCacheAbstract) -> dict[str, list[float | None]]:
@@ -155,16 +51,21 @@ def run_jupyter_book(out: Path, *options: str) -> int:
     return subprocess.run(command, cwd=ROOT, env=environment(1)).returncode
 
 
-def execute_stale(results: JupyterCacheAbstract, paths: list[Path], folder: Path) -> list[Outcome]:
+def execute_stale(
+    results: JupyterCacheAbstract, keys: dict[Path, str], folder: Path
+) -> list[Outcome]:
     """Execute chapters in parallel and store each as soon as it is done; those that failed."""
-    jobs = min(n_jobs(), len(paths)) or 1
-    ordered = longest_first(paths, folder / "timings.csv")
+    jobs = min(n_jobs(), len(keys)) or 1
+    ordered = longest_first(keys, folder / "timings.csv")
+    if device_name() == "cpu":
+        # Sums depend on the number of threads: a chapter alone gives the digits of a whole build.
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
     names = ", ".join(path.stem for path in ordered)
     print(f"Settings: {SETTINGS}. To execute, {jobs} at a time: {names}.", flush=True)
 
     def done(outcome: Outcome) -> None:
         if outcome.notebook is not None:
-            keep(results, outcome.path, outcome.notebook, outcome.seconds)
+            keep(results, outcome.path, outcome.notebook, outcome.seconds, keys[outcome.path])
 
     outcomes = execute_all(ordered, jobs, done)
     failed = [outcome for outcome in outcomes if outcome.error]
@@ -202,13 +103,16 @@ def build(out: Path = ROOT, chapter: str = "") -> int:
         if failed:
             print("\nThe site was not built: see the errors above.", file=sys.stderr)
             return 1
-        if waiting:
-            # Pages show figures of other pages, which Sphinx does not track: read them all again.
+        # Sphinx does not see that a page's outputs have changed, or those of another page that it
+        # shows; they may have been executed by the tests, or for one chapter alone.
+        drawn = folder / "drawn"
+        if not drawn.is_file() or drawn.read_text(encoding="utf-8") != executions(results):
             shutil.rmtree(folder / ".doctrees", ignore_errors=True)
+        # Sphinx warns only when it reads a page: without its memory the next build warns too.
+        drawn.unlink(missing_ok=True)
         status = run_jupyter_book(out, "-W", "--keep-going")
-        if status:
-            # Sphinx warns only when it reads a page: without its memory the next build warns too.
-            shutil.rmtree(folder / ".doctrees", ignore_errors=True)
+        if not status:
+            drawn.write_text(executions(results), encoding="utf-8")
         report(results, {path.stem for path in waiting})
     if status:
         print("\nThe build FAILED: see the messages above.", file=sys.stderr)
@@ -218,7 +122,7 @@ def build(out: Path = ROOT, chapter: str = "") -> int:
 
 
 def build_chapter(
-    name: str, results: JupyterCacheAbstract, waiting: list[Path], folder: Path
+    name: str, results: JupyterCacheAbstract, waiting: dict[Path, str], folder: Path
 ) -> int:
     """One chapter as a site of its own; links to other pages lead nowhere there."""
     found = [path for path in notebooks() if path.stem == name]
@@ -227,12 +131,13 @@ def build_chapter(
         print(f"There is no chapter {name!r}; the chapters are {names}.", file=sys.stderr)
         return 1
     (path,) = found
-    if path in waiting and execute_stale(results, [path], folder):
+    if path in waiting and execute_stale(results, {path: waiting[path]}, folder):
         return 1
     site = folder / "chapter"
     (site / "_build").mkdir(parents=True, exist_ok=True)
-    bundle = results.get_cache_bundle(record_of(results, path).pk)
-    keep(get_cache(site / "_build" / ".jupyter_cache"), path, bundle.nb, 0.0)
+    cache = site / "_build" / ".jupyter_cache"  # where jupyter-book looks
+    if not cache.is_symlink():
+        cache.symlink_to(folder / ".jupyter_cache")
     page = path.relative_to(ROOT / "book").with_suffix("").as_posix()
     (site / "_toc.yml").write_text(f"format: jb-book\nroot: {page}\n", encoding="utf-8")
     status = run_jupyter_book(site, "--toc", str(site / "_toc.yml"), "--quiet")

@@ -29,6 +29,7 @@ ROOT = Path(__file__).resolve().parents[2]
 KERNEL = "python3"  # the one of this environment, whatever name an editor saved in a notebook
 # From <linux/prctl.h>: have the kernel send a signal when the parent dies, however it dies.
 PR_SET_PDEATHSIG = 1
+PARENT = "BOOK_PARENT"  # the id of the process that starts others; 1 in some containers
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ def environment(n_jobs: int) -> dict[str, str]:
         "JUPYTER_PATH": str(Path(sys.prefix, "share", "jupyter")),
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # a warning of the kernel's debugger
         "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "passive"),
+        PARENT: str(os.getpid()),
     }
     if n_jobs > 1:  # one thread each: processes, not threads, share the cores
         changed |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
@@ -70,7 +72,7 @@ def die_with_parent() -> None:
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() == 1:  # it died before the line above
+        if os.getppid() != int(os.environ[PARENT]):  # it died before the line above
             sys.exit("the process that started this one is gone")
 
 
@@ -130,6 +132,7 @@ def _execute(path: Path, n_jobs: int, processes: set, show: Board) -> Outcome:
         )
         processes.add(process)
         error = ""
+        # It prints a line of JSON a cell; other lines are kept in case it dies without one.
         for line in process.stdout:
             told = _message(line)
             if told is None:
@@ -206,6 +209,7 @@ def main(path: Path, out: Path) -> int:
     try:
         client.execute()
     except CellExecutionError as error:
+        # Which cell it was, since the error does not say.
         index = next(i for i, cell in enumerate(notebook.cells) if _failed(cell))
         text = re.sub(r"\x1b\[[\d;]*m", "", str(error)).strip()
         print(json.dumps({"error": f"cell {index + 1} of {n_cells}\n{text}"}), flush=True)

@@ -16,7 +16,7 @@ import matplotlib.pyplot as plt
 from jupyter_cache import get_cache
 from nbformat import NotebookNode
 
-from book._ext.build import ROOT, notebooks
+from book._ext.cache import ROOT, notebooks
 from book._ext.scorecard import executed
 
 PAGE = "activation-scaling/one-prompt"

@@ -25,7 +25,7 @@ from sphinx.application import Sphinx
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 
-from book._ext.build import notebooks, record_of
+from book._ext.cache import notebooks, record_of
 from helpers.results.claims import INVENTORY, MIME, VERDICTS, Claim, sample_size
 
 logger = logging.getLogger(__name__)

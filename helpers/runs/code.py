@@ -141,8 +141,9 @@ def _named(string: str, folder: Path, root: Path) -> Iterator[Path]:
     if re.fullmatch(r"\w+(\.\w+)*", string):
         yield from _modules(0, string, folder, root if "." in string else folder)
     is_pattern = "*" in string and "**" not in string and not string.startswith("/")
-    has_stem = re.search(r"\w", Path(string).stem)
-    for base in {folder, root} | ({root / RECORDED} if has_stem else set()):
+    # "*.csv" says nothing about where, unless the files lie beside the code.
+    has_stem = not is_pattern or re.search(r"\w", Path(string).stem)
+    for base in {folder, root, root / RECORDED} if has_stem else {folder}:
         for path in base.glob(string) if is_pattern else [base / string]:
             if not os.path.exists(path):
                 continue

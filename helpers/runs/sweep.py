@@ -139,11 +139,10 @@ def sweep(
         raise ValueError(f"a setting is named {' or '.join(sorted(ADDED))}: the sweep adds these.")
     store = Store(store.folder, {**store.context, "code": digest_of(function)})
     entries = [store.read(setting) for setting in settings]
-    missing = [
-        index
-        for index, entry in enumerate(entries)
-        if entry is None or (retry_failed and entry["error"])
-    ]
+    missing = []
+    for index, entry in enumerate(entries):
+        if entry is None or (retry_failed and entry["error"]):
+            missing.append(index)
     results = parallel_map(
         partial(_result, function),
         [(index, settings[index]) for index in missing],

@@ -10,7 +10,7 @@ from jupyter_cache import get_cache
 from jupyter_cache.base import CacheBundleIn
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from book._ext import build
+from book._ext import cache
 from book._ext.timings import longest_first
 from helpers.settings import Settings
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.unit
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch) -> Path:
     """A book of two chapters: one imports near, and so deep; the other imports other."""
-    monkeypatch.setattr(build, "SETTINGS", Settings())  # whatever this test run is set to
+    monkeypatch.setattr(cache, "SETTINGS", Settings())  # whatever this test run is set to
     files = {
         "helpers/__init__.py": "",
         "helpers/near.py": "from . import deep\n",
@@ -54,18 +54,17 @@ def write(path: Path, code: str, prose: str = "Some words.") -> None:
 
 def execute(results, root: Path) -> None:
     """Store a result of every notebook that has none."""
-    for path in build.notebooks(root):
-        if build.record_of(results, path) is None:
-            build.keep(results, path, nbformat.read(path, as_version=4), 1.0, root)
+    for path, key in cache.stale(results, root).items():
+        cache.keep(results, path, nbformat.read(path, as_version=4), 1.0, key)
 
 
 def waiting(results, root: Path) -> set[str]:
-    return {path.stem for path in build.stale(results, root)}
+    return {path.stem for path in cache.stale(results, root)}
 
 
 @pytest.fixture
 def built(results, root: Path):
-    """The cache after a first build."""
+    """The cache after a first cache."""
     assert waiting(results, root) == {"one", "two"}
     execute(results, root)
     assert waiting(results, root) == set()
@@ -112,12 +111,12 @@ def test_a_helper_that_no_chapter_imports_runs_nothing(built, root: Path) -> Non
 
 @pytest.mark.parametrize("change", [{"profile": "smoke"}, {"model": "gpt2"}, {"seed": 1}])
 def test_other_settings_run_everything_again(built, root: Path, monkeypatch, change: dict) -> None:
-    monkeypatch.setattr(build, "SETTINGS", Settings(**change))
+    monkeypatch.setattr(cache, "SETTINGS", Settings(**change))
     assert waiting(built, root) == {"one", "two"}
 
 
 def test_another_device_runs_everything_again(built, root: Path, monkeypatch) -> None:
-    monkeypatch.setattr(build, "device_name", lambda: "cuda:7")
+    monkeypatch.setattr(cache, "device_name", lambda: "cuda:7")
     assert waiting(built, root) == {"one", "two"}
 
 
@@ -145,7 +144,7 @@ def test_an_earlier_text_does_not_bring_back_a_result_of_older_helpers(built, ro
 
 def test_a_chapter_that_failed_waits_again(built, root: Path) -> None:
     built.remove_cache(
-        build.record_of(built, root / "book/one.ipynb").pk
+        cache.record_of(built, root / "book/one.ipynb").pk
     )  # failed results are never cached
     assert waiting(built, root) == {"one"}
 
@@ -160,7 +159,7 @@ def test_metadata_written_while_executing_does_not_hide_the_result(results, root
     notebook = nbformat.read(path, as_version=4)
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3"}
     notebook.cells[1].metadata["execution"] = {"iopub.execute_input": "now"}
-    build.keep(results, path, notebook, 1.0, root)
+    cache.keep(results, path, notebook, 1.0, cache.key_of(path, root))
     assert waiting(results, root) == {"two"}
 
 
@@ -185,6 +184,36 @@ def test_a_module_beside_a_notebook_counts(results, root: Path) -> None:
     assert waiting(results, root) == {"one"}
 
 
+@pytest.mark.parametrize("cell", ["%%time\nfrom helpers import other", "from helpers import other"])
+def test_a_cell_that_is_no_python_does_not_hide_what_others_import(
+    results, root: Path, cell: str
+) -> None:
+    cells = map(new_code_cell, [cell, "%%html\n<b>x</b>", "this is no python"])
+    nbformat.write(new_notebook(cells=list(cells)), root / "book/two.ipynb")
+    execute(results, root)
+    (root / "helpers/other.py").write_text("CHANGED = True\n")
+    assert waiting(results, root) == {"two"}
+
+
+def test_a_helper_that_is_edited_while_a_chapter_runs_makes_its_result_stale(
+    results, root: Path
+) -> None:
+    keys = cache.stale(results, root)
+    (root / "helpers/other.py").write_text("EDITED = True\n")
+    for path, key in keys.items():
+        cache.keep(results, path, nbformat.read(path, as_version=4), 1.0, key)
+    assert waiting(results, root) == {"two"}
+
+
+def test_pages_are_drawn_again_whoever_executed_them(built, root: Path, monkeypatch) -> None:
+    monkeypatch.setattr(cache, "notebooks", lambda: [root / "book/one.ipynb"])
+    before = cache.executions(built)
+    assert cache.executions(built) == before
+    path = root / "book/one.ipynb"
+    cache.keep(built, path, nbformat.read(path, as_version=4), 1.0, cache.key_of(path, root))
+    assert cache.executions(built) != before
+
+
 def test_the_longest_notebook_starts_first_and_an_unknown_one_before_it(tmp_path: Path) -> None:
     recorded, last = tmp_path / "recorded.csv", tmp_path / "timings.csv"
     recorded.write_text("case,variant,seconds\nchapters,a,9\nchapters,b,1\nload,c,99\n")
@@ -199,10 +228,10 @@ def test_the_longest_notebook_starts_first_and_an_unknown_one_before_it(tmp_path
 
 
 def test_a_device_that_is_not_there_is_refused(monkeypatch) -> None:
-    monkeypatch.setattr(build, "SETTINGS", Settings(device="cuda:99"))
-    build.device_name.cache_clear()
+    monkeypatch.setattr(cache, "SETTINGS", Settings(device="cuda:99"))
+    cache.device_name.cache_clear()
     try:
         with pytest.raises(ValueError, match="cuda:99"):
-            build.device_name()
+            cache.device_name()
     finally:
-        build.device_name.cache_clear()
+        cache.device_name.cache_clear()

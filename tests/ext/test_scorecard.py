@@ -11,7 +11,7 @@ from docutils import nodes
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 from book._ext import scorecard as extension
-from book._ext.build import ROOT
+from book._ext.cache import ROOT
 from book._ext.scorecard import as_csv, as_html, claims_in, counts, read_csv, scorecard
 from helpers.results.claims import INVENTORY, VERDICTS, Claim, closing_table
 from tests.results.test_claims import GOOD
