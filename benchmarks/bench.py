@@ -1,4 +1,4 @@
-"""Time the helpers beside plain ways of doing the same, on BOOK_MODEL and BOOK_DEVICE: ``make bench``.
+"""Time the helpers beside plain ways of doing the same: ``make bench``.
 
 All ways of a case run in one process and in turns, after they have been shown to give the same
 numbers. The table is recorded with its provenance.
@@ -107,7 +107,8 @@ def compare(case: str, variants: Sequence[Variant], given: argparse.Namespace) -
         differences.append(off.max().item())
         if not (off <= variant.tolerance * (1 + expected.abs())).all():
             raise ValueError(
-                f"{variant.name!r} does not compute what {variants[0].name!r} computes: they differ "
+                f"{variant.name!r} does not compute what {variants[0].name!r} computes: they "
+                "differ "
                 f"by up to {off.max():.3g}. Times of different results cannot be compared."
             )
     # Taking turns spreads other work on the machine over all variants.

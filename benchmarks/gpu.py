@@ -1,7 +1,9 @@
-"""What a GPU is to show, in one command (``make gpu``): the tests of it, the whole grid, a large model, a chapter.
+"""Run on one GPU what needs one (``make gpu``): tests, the Pareto grid, a large model, a chapter.
 
-The table is written anew after every row, most important steps first, so that a run that is cut off leaves what it has. A
-step that fails is a row that says so; one that is not likely to end within the budget is left out, and a row says that too.
+The table is written after every row, most important steps first, so that a run that is killed
+leaves what it has. A
+step that fails is a row with its error; one that would exceed the time budget is skipped, with a
+row that says so.
 """
 
 from __future__ import annotations
@@ -72,7 +74,7 @@ def ends_after(seconds: float) -> Iterator[None]:
 def tests(
     given: argparse.Namespace, marks: str = "gpu and not integration", name: str = "tests"
 ) -> Iterator[Row]:
-    """The tests marked ``gpu``, in a process of their own; what they say is kept beside the table."""
+    """Run the tests marked ``gpu`` in a process; its output is kept beside the table."""
     report = Path(tempfile.mkdtemp()) / "report.xml"
     # Without the options of pyproject.toml: the machine need not have what they are for.
     command = [
@@ -147,7 +149,8 @@ def run_step(name: str, given: argparse.Namespace) -> Iterator[Row]:
         left = max(0, given.left())
         yield {
             "what": name,
-            "note": f"skipped: it takes up to {SECONDS[name]} s, and {left:.0f} s of the budget are left",
+            "note": f"skipped: it takes up to {SECONDS[name]} s, and "
+            f"{left:.0f} s of the budget are left",
         }
         return
     start = time.perf_counter()

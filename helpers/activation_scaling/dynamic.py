@@ -1,6 +1,7 @@
-"""Dynamic activation scalars: α is a function of the activation it scales, so one θ serves prompts of any length.
+"""Dynamic activation scalars: α is a function of the activation, for prompts of any length.
 
-Section 5 of the activation-scaling paper, Eq. 10; and the more expressive maps from activation to scalar that its
+Section 5 of the activation-scaling paper, Eq. 10; and the more expressive maps from activation to
+scalar that its
 limitations section asks for.
 """
 
@@ -20,13 +21,15 @@ from helpers.models.run import HOOKS, read_activations
 
 
 class Dynamic(Intervention):
-    """h̃ = h·(1 + β·α(h)): Eq. 5 with a scalar that is computed from h, by one function a layer and site.
+    """h̃ = h·(1 + β·α(h)): Eq. 5 with a scalar computed from h, by one function a layer and site.
 
-    The function sees the unit vector ĥ = h/‖h‖ and is shared by all positions. A zero activation has no direction: its
+    The function sees the unit vector ĥ = h/‖h‖; all positions share it. A zero activation has
+    no direction: its
     ĥ is taken as zero. Points must be made with ``n_pos=None``.
 
     Raises:
-        ValueError: points tied to positions, or at ``head_out`` (scale ``z``, of which a head's output is a linear image).
+        ValueError: points tied to positions, or at ``head_out`` (scale ``z``: a head's output is
+            linear in it).
     """
 
     def __init__(
@@ -38,11 +41,13 @@ class Dynamic(Intervention):
     ) -> None:
         if points.n_pos is not None:
             raise ValueError(
-                "dynamic scalars work at every position of prompts of any length: make their points with n_pos=None."
+                "dynamic scalars work at every position of prompts of any length: make their "
+                "points with n_pos=None."
             )
         if "head_out" in points.sites:
             raise ValueError(
-                "dynamic scalars act on the activation at a hook, and head_out has none of its own; use z."
+                "dynamic scalars act on the activation at a hook, and head_out has none of its "
+                "own; use z."
             )
         super().__init__(points, dtype=dtype, device=device)
 
@@ -59,9 +64,10 @@ class Dynamic(Intervention):
     def alpha(
         self, model: TransformerBridge, tokens: Int[Tensor, " pos"]
     ) -> dict[str, Float[Tensor, "layer pos *head"]]:
-        """The scalars that the unsteered activations of one prompt give, by site: the map of Fig. 5.
+        """The scalars of one prompt's unsteered activations, by site: the map of Fig. 5.
 
-        With every layer edited at once, a layer's scalars are those of activations that earlier edits have changed;
+        With every layer edited at once, a layer's scalars are those of activations that earlier
+        edits have changed;
         these here are the scalars of the model left alone.
         """
         names = {
@@ -92,7 +98,7 @@ class DynScalar(Dynamic):
 
 
 class DynScalarBias(Dynamic):
-    """α = g·ĥ + b: the bias b is a scalar for every position alike. θ holds g, then b, on its last axis."""
+    """α = g·ĥ + b, with the same bias b at every position. θ holds g, then b, on its last axis."""
 
     def theta_shape(self, site: str) -> tuple[int, ...]:
         return (len(self.points.layers), *self.points.heads(site), self.points.width(site) + 1)
@@ -105,8 +111,9 @@ class DynScalarBias(Dynamic):
 class DynScalarHidden(Dynamic):
     """α = Σ_k u_k·tanh(w_k·ĥ + b_k): one hidden layer. θ holds w_k, b_k and u_k on its last axis.
 
-    Made to do nothing at first: the output weights u start at the initial noise, as the scalars of the other maps do. The
-    hidden weights start at N(0, 1); at zero they would give every hidden unit the same gradient, none.
+    At first it does nothing: the output weights u start at the initial noise, as the scalars of the
+    other maps do. The
+    hidden weights start at N(0, 1): from zero, every hidden unit would get the same gradient.
 
     Attributes:
         hidden: number of hidden units.

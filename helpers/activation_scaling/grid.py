@@ -1,4 +1,4 @@
-"""The grid of the Pareto chapter: fit one method at one setting, evaluate on train and test prompts.
+"""The grid of the Pareto chapter: fit a method at one setting, evaluate on train and test prompts.
 
 ``python -m helpers.activation_scaling.grid`` runs the paper's whole grid on ``BOOK_MODEL`` and
 records its table. Killed and started again, it resumes. On a GPU it fits many settings in a batch.

@@ -1,6 +1,7 @@
-"""Interventions on activations: scale them (Eq. 5) or add vectors to them (Eq. 4), by hooks that undo themselves.
+"""Interventions on activations: scale them (Eq. 5) or add vectors to them (Eq. 4), by hooks.
 
-Equations are those of the activation-scaling paper. θ are the parameters, β the strength: 1 steers towards the correct
+Equations are those of the activation-scaling paper. θ are the parameters and β is the strength:
+1 steers towards the correct
 answer, −1 towards the wrong one, 0 leaves the model alone.
 """
 
@@ -30,7 +31,8 @@ class Intervention(nn.Module, ABC):
 
     Attributes:
         points: where it acts.
-        theta: one parameter a site, shape [layer pos] or [layer pos head], with a last axis for vectors; all zero when
+        theta: one parameter a site, [layer pos] or [layer pos head], with a last axis for vectors;
+            zero when
             made, so that a new intervention does nothing.
     """
 
@@ -67,9 +69,9 @@ class Intervention(nn.Module, ABC):
         h: Float[Tensor, "batch pos *head d"],
         site: str,
         layer: int,
-        beta: Float[Tensor, "..."],
+        beta: Float[Tensor, ...],
     ) -> Float[Tensor, "batch pos *head d"]:
-        """The activation h̃ that replaces h at a site of a layer (the ``layer``-th of ``points.layers``)."""
+        """The activation h̃ that replaces h at the ``layer``-th of ``points.layers``."""
 
     def forward(self, *args, **kwargs) -> Tensor:
         """The edit, so that PyTorch's functional calls of modules find it."""
@@ -88,7 +90,7 @@ class Intervention(nn.Module, ABC):
 
     @torch.no_grad()
     def reset(self, seed: int, std: float = 1e-5) -> None:
-        """Draw θ from N(0, std²), the same on every device (appendix A.1: the paper gives N(0, 1e-5))."""
+        """Draw θ from N(0, std²), the same on every device (appendix A.1 has N(0, 1e-5))."""
         generator = torch.Generator().manual_seed(seed)
         for theta in self.theta.values():
             theta.copy_(torch.randn(theta.shape, generator=generator, dtype=torch.float64) * std)
@@ -97,15 +99,18 @@ class Intervention(nn.Module, ABC):
     def applied(
         self, model: TransformerBridge, beta: Beta = 1.0, *, at: slice = slice(None)
     ) -> Iterator[TransformerBridge]:
-        """The model with this intervention, inside a ``with`` block; afterwards the model is as before, also after an error.
+        """The model with this intervention, inside a ``with`` block.
+
+        Hooks are removed at its end, also after an error.
 
         Args:
             model: the model that the points were made for.
-            beta: β of Eq. 4 and 5: one number, or one a prompt of the batch. 0 changes no bit of the output.
-            at: the positions that the model is run on, where it is not the whole prompt (``helpers.models.prefix``).
+            beta: β of Eq. 4 and 5: one number, or one for each prompt. 0 changes no bit.
+            at: the positions that the model is run on, if not all (``helpers.models.prefix``).
 
         Raises:
-            ValueError: another model than the points' own; inside the block, a prompt of another length or a batch of
+            ValueError: another model than the points' own; inside the block, a prompt of another
+                length or a batch of
                 another size than beta.
         """
         self.points.check_model(model)
@@ -128,7 +133,7 @@ class Intervention(nn.Module, ABC):
     def hooked(
         self, model: TransformerBridge, change: Callable[[Tensor, str, int], Tensor], at: slice
     ) -> Iterator[None]:
-        """``change(h, site, layer)`` in place of every activation h of the points, inside a ``with`` block."""
+        """Replace every activation h of the points by ``change(h, site, layer)``."""
 
         def hook(site: str, layer: int):
             def replace(h: Tensor, hook) -> Tensor:
@@ -150,27 +155,30 @@ class Intervention(nn.Module, ABC):
             self._at = before
 
     def check_tokens(self, tokens: Int[Tensor, "batch pos"]) -> None:
-        """Raise ValueError for prompts of mixed length where this intervention is tied to positions."""
+        """Raise ValueError for prompts of mixed length if the points are tied to positions."""
         if self.points.n_pos is not None and is_padded(tokens):
             raise ValueError(
-                f"this intervention is tied to prompts of {self.points.n_pos} tokens, and these are of several lengths. "
+                f"this intervention is tied to prompts of {self.points.n_pos} tokens, and these "
+                "are of several lengths. "
                 "A dynamic intervention takes any (helpers.activation_scaling.dynamic)."
             )
 
     def _check(self, h: Tensor) -> None:
         if h.device != (here := next(iter(self.theta.values())).device):
             raise ValueError(
-                f"this intervention's parameters are on {here}, and the activations it acts on are on {h.device}: "
+                f"this intervention's parameters are on {here}, and the activations it acts on "
+                f"are on {h.device}: "
                 f"move it there with intervention.to({str(h.device)!r})."
             )
         if self.points.n_pos is not None and h.shape[1] != len(range(self.points.n_pos)[self._at]):
             raise ValueError(
-                f"this intervention is tied to prompts of {self.points.n_pos} tokens, and this one has {h.shape[1]} "
+                f"this intervention is tied to prompts of {self.points.n_pos} tokens, and this "
+                f"one has {h.shape[1]} "
                 "(the beginning-of-sequence token counts)."
             )
 
     def _everywhere(self, theta: Float[Tensor, "selected ..."]) -> Float[Tensor, "pos ..."]:
-        """θ of one layer spread over all positions that the model is run on, zero where it does not act."""
+        """θ of one layer at every position of the run, zero where it does not act."""
         if self.points.positions == tuple(range(self.points.n_pos)):
             return theta[self._at]
         where = torch.tensor(self.points.positions, device=theta.device)
@@ -196,7 +204,7 @@ class ActivScalar(Intervention):
 class SteerVec(Intervention):
     """One vector v for each activation vector: h̃ = h + βv (Eq. 4).
 
-    At ``head_out`` the vectors are added where the heads' outputs have been summed: adding before or after is the same.
+    At ``head_out`` the vectors are added to the sum of the heads' outputs, which is the same.
     """
 
     def theta_shape(self, site: str) -> tuple[int, ...]:
@@ -223,7 +231,7 @@ def steered_logits(
     *,
     batch_size: int = 64,
 ) -> Float[Tensor, "beta batch d_vocab"]:
-    """Last-position logits of every prompt at every β, as many of them in one batch as ``batch_size`` allows."""
+    """Last-token logits of every prompt at every β, ``batch_size`` of them in one forward pass."""
     intervention.check_tokens(tokens)
     theta = next(iter(intervention.theta.values()))
     betas = torch.as_tensor(betas, dtype=theta.dtype, device=device_of(model))

@@ -219,7 +219,7 @@ def evaluate(
     base: Logits | None = None,
     batch_size: int = 64,
 ) -> Evaluation:
-    """Run the prompts with β = 1 and −1, and with β = 0 unless those logits are given as ``base``."""
+    """Run the prompts with β = 1 and −1, and with β = 0 if ``base``, its logits, is not given."""
     if base is None:
         base = torch.cat([last_logits(model, chunk) for chunk in prompts.tokens.split(batch_size)])
     plus, minus = steered_logits(

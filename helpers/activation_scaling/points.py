@@ -1,6 +1,7 @@
-"""Where to intervene: sites of the Transformer, and intervention points K = layers × positions × sites.
+"""Where to intervene: points K = layers × positions × sites of the Transformer.
 
-Section 3.1 of the activation-scaling paper calls the sites attnOut, mlpOut and residPost; we use TransformerLens' names.
+Section 3.1 of the activation-scaling paper calls the sites attnOut, mlpOut and residPost; the names
+here are TransformerLens'.
 """
 
 from __future__ import annotations
@@ -18,13 +19,14 @@ PER_HEAD = ("z", "v", "head_out")
 
 @dataclass(frozen=True)
 class Points:
-    """Intervention points: every combination of the sites, layers and positions given (section 3.1, activation scaling).
+    """Intervention points: every combination of sites, layers and positions (section 3.1).
 
     Made with :meth:`of`, which checks them against a model.
 
     Attributes:
-        sites, layers, positions: the three axes; positions count from 0, the beginning-of-sequence token.
-        n_pos: prompt length in tokens, that token included; positions are tied to it. None for interventions that
+        sites, layers, positions: the three axes; position 0 is the beginning-of-sequence token.
+        n_pos: prompt length in tokens, that token included; positions are tied to it. None for
+            interventions that
             work on prompts of any length.
         n_layers, d_model, d_head, n_heads, n_kv_heads: the shape of the model they were made for.
     """
@@ -53,12 +55,12 @@ class Points:
 
         Args:
             model: the model to intervene on.
-            n_pos: prompt length in tokens with the beginning-of-sequence token; None for any length.
+            n_pos: prompt length in tokens with the beginning-of-sequence token; None for any.
             sites: names from ``HOOKS``.
             layers, positions: indices; negative ones count from the end.
 
         Raises:
-            ValueError: a site, layer or position that the model or prompt does not have, named in the message.
+            ValueError: a site, layer or position that model or prompt does not have.
         """
         if isinstance(sites, str):
             sites = (sites,)
@@ -106,7 +108,8 @@ class Points:
         here = (cfg.n_layers, cfg.d_model, cfg.d_head, cfg.n_heads, kv_heads(model))
         if made != here:
             raise ValueError(
-                "this intervention was made for another model: (layers, d_model, d_head, heads, key/value heads) was "
+                "this intervention was made for another model: (layers, d_model, d_head, heads, "
+                "key/value heads) was "
                 f"{made}, and {cfg.model_name} has {here}."
             )
 

@@ -1,4 +1,4 @@
-"""Fitting: it swaps answers, is the same for the same seed, refuses nonsense and NaN, and leaves the model alone."""
+"""Fitting: it swaps answers, is reproducible, refuses nonsense and NaN, leaves the model alone."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_a_fit_improves_effectiveness_and_vectors_swap_every_answer(tiny, prompt
 
 
 def test_the_first_step_is_adam_on_the_gradient_of_equation_9(tiny, prompts):
-    """One step from the same start, with the loss written out from one run a sign of β, a prompt at a time."""
+    """One step from the same start, with the loss written out, a prompt and a β at a time."""
     objective = Objective(margin=1.0, lambda_f=0.5, lambda_m=0.1)
     ours = fit(
         tiny, make(tiny, prompts), prompts, objective, learning_rate=0.01, epochs=1, seed=4

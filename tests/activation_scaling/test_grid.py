@@ -1,4 +1,4 @@
-"""The Pareto grid: one setting against fitting by hand, and recorded rows against computing them again."""
+"""The Pareto grid: a setting against fitting by hand, and recorded rows computed again."""
 
 import os
 import subprocess
@@ -115,7 +115,7 @@ def test_two_processes_of_this_machine_load_the_model_by_its_name_and_give_what_
 def test_the_command_goes_on_with_what_an_import_of_the_module_has_computed(
     smollm2, tmp_path, monkeypatch
 ):
-    """Run by name a module is another one, ``__main__``, and what it computes must not count as of other code."""
+    """Run by name, a module is ``__main__``, and must find the results of the imported one."""
     monkeypatch.setattr(grid, "SETTINGS", replace(grid.SETTINGS, cache=tmp_path))
     monkeypatch.setattr(grid, "load_model", lambda: smollm2)
     options = "--values 0 --n-train 2 --n-test 2 --epochs 1 --out".split()
@@ -151,6 +151,6 @@ def test_recorded_rows_drawn_at_random_are_found_again(smollm2, draw):
     }
     sizes = {name: origin["settings"][name] for name in ("n_train", "n_test", "epochs", "rates")}
     again = grid.run(smollm2, **setting, **sizes)
-    # Adam follows a gradient's sign, so rounding on another machine moves single parameters by a step.
+    # Adam follows a gradient's sign, so rounding on another machine moves parameters by a step.
     for name in ("E0_train", "E0", "F"):
         assert again[name] == pytest.approx(row[name], rel=0.1, abs=0.1), name

@@ -1,4 +1,4 @@
-"""Interventions against independent hooks on the wrapped model, finite differences, and their own promises."""
+"""Interventions against independent hooks, finite differences, and what they promise."""
 
 from __future__ import annotations
 
@@ -66,7 +66,8 @@ def test_gradients_equal_finite_differences(tiny, kind, site):
             return (last_logits(tiny, TOKENS) @ weight).sum()
 
     value().backward()
-    # GPT-Neo's attention and Llama's RMSNorm compute in 32 bits whatever the weights are: a wider step keeps their rounding
+    # GPT-Neo's attention and Llama's RMSNorm compute in 32 bits whatever the weights are: a wider
+    # step keeps their rounding
     # out of the difference, and the fourth-order stencil keeps the wider step exact enough.
     step, tolerance = (1e-2, 5e-4) if tiny.cfg.model_name in IN_32_BITS else (1e-4, 1e-6)
     flat = theta.data.view(-1)

@@ -1,4 +1,4 @@
-"""``make gpu`` and its kit, as far as they go without a GPU: what is recorded when, and a kit that arrives whole or says why not."""
+"""``make gpu`` and its kit, without a GPU: what is recorded when, and a kit is whole or refused."""
 
 from __future__ import annotations
 
