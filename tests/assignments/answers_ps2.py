@@ -4,7 +4,7 @@ UP = "plus[rows, wrong] - plus[rows, correct]"
 DOWN = "minus[rows, correct] - minus[rows, wrong]"
 HINGES = "(up.clamp(min=0) + down.clamp(min=0))"
 MINUS = "scalars.applied(model, -1.0)"
-BASE = "base = last_logits(model, prompts.tokens)"
+CLEAN = "clean = last_logits(model, prompts.tokens)"
 FRONT = "~(as_good & better).any(1)"
 
 WRONG = {
@@ -48,15 +48,15 @@ WRONG = {
     },
     "part4": {
         "descent": ("theta += rate", "theta -= rate"),
-        "trained on the test set": (BASE, f"prompts = task.test\n    {BASE}"),
+        "trained on the test set": (CLEAN, f"prompts = task.test\n    {CLEAN}"),
         "β = −1 left out": (MINUS, "scalars.applied(model, 1.0)"),
         "β = 0 for −1": (MINUS, "scalars.applied(model, 0.0)"),
         "one step too many": ("range(steps)", "range(steps + 1)"),
         "one step too few": ("range(steps)", "range(steps - 1)"),
         "rate ignored": ("rate * gradient", "0.02 * gradient"),
         "sign of the gradient only": ("rate * gradient", "rate * gradient.sign()"),
-        "first prompt only": (BASE, f"prompts = prompts.at([0])\n    {BASE}"),
-        "faithfulness to the last step": ("terms =", "base = plus.detach()\n        terms ="),
+        "first prompt only": (CLEAN, f"prompts = prompts.at([0])\n    {CLEAN}"),
+        "faithfulness to the last step": ("terms =", "clean = plus.detach()\n        terms ="),
         "effectiveness alone": ('terms["psi"]', 'terms["E_m"]'),
         "weights edited": (
             "for _",
@@ -68,8 +68,8 @@ WRONG = {
             "            theta += rate * pile",
         ),
         "the book's fit": (
-            BASE,
-            f"from helpers.activation_scaling.fitting import fit as f\n    {BASE}",
+            CLEAN,
+            f"from helpers.activation_scaling.fitting import fit as f\n    {CLEAN}",
         ),
     },
     "part5": {
