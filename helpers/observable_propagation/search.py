@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 
 import torch
@@ -65,7 +66,8 @@ def search_paths(
 ) -> Search:
     """Grow paths backwards from the logits, one head at a time, and keep the best of each length.
 
-    With ``BOOK_SCHEDULER`` set, workers share the paths to be grown (``helpers.runs.workers``).
+    With ``BOOK_SCHEDULER`` set, workers share the paths to be grown (``helpers.runs.workers``);
+    then ``score`` may hold no model, unless by :func:`functools.partial`.
 
     Args:
         m: observables as vectors; a path goes back from all of them at once.
@@ -83,32 +85,22 @@ def search_paths(
         if value is not None and value < 1:
             raise ValueError(f"{name} = {value} must be at least 1.")
 
-    def scores_before(group: list[Partial]) -> list[list[list[float]]]:
-        """Scores of every head in front of each path, [path layer head]."""
-        scores: list[list[list[float]]] = [[] for _ in group]
-        # Layers outermost, so that a layer's weights are read once for the whole group.
-        for layer in range(model.cfg.n_layers):
-            behind = [i for i, (path, _) in enumerate(group) if not path or layer < path[0].layer]
-            if behind:
-                y = torch.stack([group[i][1] for i in behind])
-                for i, features in zip(behind, through_heads(model, layer, y, norms=norms)):
-                    scores[i].append(score(features, layer, group[i][0]).tolist())
-        return scores
-
     def grown(path: Path, y: Tensor) -> Tensor:
         """Vectors that read what the path's first head reads."""
         first = path[0]
         return through_heads(model, first.layer, y, norms=norms)[..., first.head, :]
 
-    partial: list[Partial] = [((), norms.pull_back(Norm.of(model, "ln_final"), m))]
+    # The model as an argument, which goes to other processes by its name.
+    scores_before = partial(_scores_before, model, score, norms)
+    grow: list[Partial] = [((), norms.pull_back(Norm.of(model, "ln_final"), m))]
     found: dict[int, list[Found]] = {}
     n_searched = 0
     for length in range(1, max_length + 1):
-        groups = [(partial[start : start + GROUP],) for start in range(0, len(partial), GROUP)]
+        groups = [(grow[start : start + GROUP],) for start in range(0, len(grow), GROUP)]
         scored = chain.from_iterable(parallel_map(scores_before, groups))
         # Each candidate: its score, its path, and the vectors of the path that it leads into.
         candidates: list[tuple[float, Path, Tensor]] = []
-        for (path, y), by_layer in zip(partial, scored):
+        for (path, y), by_layer in zip(grow, scored):
             for layer, heads in enumerate(by_layer):
                 for head, value in enumerate(heads):
                     candidates.append((value, (Component(layer, head), *path), y))
@@ -117,5 +109,20 @@ def search_paths(
         best = candidates[:keep]
         found[length] = [Found(path, value, grown(path, y)) for value, path, y in best]
         if length < max_length:
-            partial = [(path, grown(path, y)) for _, path, y in candidates[:beam]]
+            grow = [(path, grown(path, y)) for _, path, y in candidates[:beam]]
     return Search(found, n_searched)
+
+
+def _scores_before(
+    model: TransformerBridge, score: Score, norms: Norms, group: list[Partial]
+) -> list[list[list[float]]]:
+    """Scores of every head in front of each path, [path layer head]."""
+    scores: list[list[list[float]]] = [[] for _ in group]
+    # Layers outermost, so that a layer's weights are read once for the whole group.
+    for layer in range(model.cfg.n_layers):
+        behind = [i for i, (path, _) in enumerate(group) if not path or layer < path[0].layer]
+        if behind:
+            y = torch.stack([group[i][1] for i in behind])
+            for i, features in zip(behind, through_heads(model, layer, y, norms=norms)):
+                scores[i].append(score(features, layer, group[i][0]).tolist())
+    return scores

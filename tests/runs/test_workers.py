@@ -28,13 +28,15 @@ from helpers.activation_scaling.fitting import fit
 from helpers.activation_scaling.interventions import ActivScalar
 from helpers.activation_scaling.objective import Objective, evaluate
 from helpers.activation_scaling.points import Points
+from helpers.observable_propagation.search import search_paths
 from helpers.prompts.prompts import Prompts
 from helpers.runs import workers
 from helpers.runs.sweep import Store, sweep
 from helpers.runs.workers import LIMIT, connect, parallel_map
 from tests.conftest import random_model
 
-pytestmark = pytest.mark.unit
+# One cluster, on one worker of pytest-xdist.
+pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("cluster")]
 ROOT = Path(__file__).parents[2]
 DASK = str(Path(sys.executable).with_name("dask"))
 LLAMA = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -193,6 +195,24 @@ def test_evaluations_on_a_cluster_come_back_in_their_order(on_cluster, llama):
     there, processes = zip(*parallel_map(partial(measure, llama), calls))
     assert list(there) == here and len(set(here)) == 4
     assert os.getpid() not in processes
+
+
+def test_a_path_search_on_a_cluster_gives_what_one_process_gives(on_cluster, llama, monkeypatch):
+    monkeypatch.setattr("helpers.observable_propagation.search.GROUP", 3)  # something to share
+    generator = torch.Generator().manual_seed(0)
+    m = torch.randn(2, llama.cfg.d_model, dtype=torch.float64, generator=generator)
+
+    def score(model, features, layer, path):
+        read = features @ model.W_U  # [observable head d_vocab]
+        return read[0].norm(dim=-1) * (1 + layer) - read[1].norm(dim=-1)
+
+    here = search_paths(llama, m, partial(score, llama), max_length=2, keep=5)
+    on_cluster()
+    there = search_paths(llama, m, partial(score, llama), max_length=2, keep=5)
+    assert there.n_searched == here.n_searched > 5
+    for length, paths in here.found.items():
+        for a, b in zip(paths, there.found[length], strict=True):
+            assert str(a) == str(b) and a.score == b.score and a.features.equal(b.features)
 
 
 def test_a_model_of_one_s_own_is_refused_before_a_setting_is_computed(
