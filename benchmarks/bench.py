@@ -145,6 +145,7 @@ def plain_fit(model: TransformerBridge, job: FitJob, steps: int) -> Float[Tensor
     optimizer = torch.optim.Adam(intervention.parameters(), lr=job.learning_rate)
     scale = isinstance(intervention, ActivScalar)
 
+    # One hook for each site and layer, at a fixed β.
     def hooks(beta: float) -> list[tuple[str, Callable]]:
         made = []
         for site, theta in intervention.theta.items():
@@ -242,6 +243,7 @@ def fit_case(model: TransformerBridge, given: argparse.Namespace) -> list[Row]:
             "ours, together", lambda: our_fit(model, jobs(several), given.steps), several, 1e-2
         ),
     ]
+    # The floor: the same operations at the rate of a plain matrix product, in cache and out of it.
     case = f"fit, IOI, {len(prompts)} prompts of {prompts.n_pos}, {given.steps} steps"
     rows_a_step = 2 * len(prompts) * prompts.n_pos
     rates = {}
@@ -289,6 +291,7 @@ def patching_in_turn(
     def fixed(value: Tensor) -> Callable:
         return lambda h, hook: value
 
+    # Every write but the patched layer's attention is held at its value in the clean run.
     before = observable.measure(last_logits(model, clean))
     effects = []
     for layer, name in enumerate(heads):
@@ -341,6 +344,7 @@ def vector_cases(model: TransformerBridge, given: argparse.Namespace) -> list[Ro
         ]
         name = f"feature vectors of all heads, {n} observable{'s' * (n > 1)}"
         rows += compare(name, pair, given)
+    # Random prompts serve as well: the time does not depend on the text.
     tokens = torch.randint(1, d_vocab, (2, 2, 13), generator=draw).to(given.device)
     asked = Observable(((1, "first", 1.0), (2, "second", -1.0)), model.cfg.model_name)
     pair = [
@@ -397,6 +401,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     if given.small:
         given.prompts, given.steps, given.repeats, given.limit = 2, 1, 1, 5.0
+    # Run the cases.
     start = time.perf_counter()
     model = load_model()
     given.device, rows = device_of(model), []
@@ -406,6 +411,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         rows += vector_cases(model, given)
     if "load" in given.cases:
         rows += load_cases(given)
+    # Record the table with its provenance, and show it.
     table = pd.DataFrame(rows, columns=COLUMNS).fillna({"note": ""})
     sizes = {name: getattr(given, name) for name in ("prompts", "steps", "repeats", "limit")}
     origin = provenance(model, **sizes, gpu=given.device.type == "cuda")

@@ -181,7 +181,9 @@ def write(rows: list[Row], given: argparse.Namespace) -> None:
     origin = machine(given.device) | {
         "settings": {"small": given.small, "commit": given.commit, "driver": driver}
     }
-    kept = [row for row in given.earlier if row["step"] not in {row["step"] for row in rows}]
+    # Steps of an earlier run that this one leaves alone keep their rows.
+    done = {row["step"] for row in rows}
+    kept = [row for row in given.earlier if row["step"] not in done]
     origin["wall_seconds"] = round(
         given.budget - given.left(), 1
     )  # not the sum: one row is extrapolated
@@ -221,6 +223,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--small", action="store_true", help="least sizes, to see that all of it runs; on a CPU too"
     )
     given = parser.parse_args(arguments)
+
+    # Refuse what cannot run; then start the clock.
     given.device = resolve_device(SETTINGS.device)
     if given.device.type != "cuda" and not given.small:
         parser.error("there is no GPU here; --small shows on a CPU that all of it runs")
@@ -232,6 +236,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if (given.out / "gpu.csv").exists()
         else []
     )
+    # Each row is written at once, so that a run that is cut off keeps what it has.
     rows: list[Row] = []
     for name in given.steps:
         for row in run_step(name, given):
@@ -239,12 +244,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             write(rows, given)
             print(json.dumps(rows[-1], ensure_ascii=False), flush=True)
     print(f"Recorded in {given.out / 'gpu.csv'}, {given.budget - given.left():.0f} s")
-    return int(
-        any(
-            row["note"].startswith("failed") or re.search(r"[1-9]\d* failed", row["note"])
-            for row in rows
-        )
-    )
+    failed = [row for row in rows if re.search(r"^failed|[1-9]\d* failed", row["note"])]
+    return int(bool(failed))
 
 
 if __name__ == "__main__":

@@ -89,6 +89,7 @@ def wheels(pins: dict[str, str], into: Path) -> None:
     pip, quiet = [sys.executable, "-m", "pip"], ["--quiet", "--no-deps"]
     target = ["--only-binary=:all:", "--python-version", "3.12", "--implementation", "cp"]
     target += [word for platform in PLATFORMS for word in ("--platform", platform)]
+    # pip names the packages without a wheel for that machine one at a time: build those here.
     every = [f"{name}=={version}" for name, version in pins.items()]
     while every:
         done = subprocess.run(
@@ -98,19 +99,16 @@ def wheels(pins: dict[str, str], into: Path) -> None:
         )
         if not done.returncode:
             break
-        lacking = [
-            one for one in every if f"No matching distribution found for {one}" in done.stderr
-        ]
+        missing = "No matching distribution found for {}".format
+        lacking = [one for one in every if missing(one) in done.stderr]
         if not lacking:
             raise RuntimeError(f"pip could not fetch the wheels:\n{done.stderr[-2000:]}")
         for one in lacking:
             subprocess.run([*pip, "wheel", *quiet, "--wheel-dir", str(into), one], check=True)
             every.remove(one)
-    if wrong := [
-        wheel.name
-        for wheel in into.glob("*.whl")
-        if not re.search(r"-(any|manylinux\w+x86_64)\b.*\.whl$", wheel.name)
-    ]:
+    fits = re.compile(r"-(any|manylinux\w+x86_64)\b.*\.whl$")
+    wrong = [wheel.name for wheel in into.glob("*.whl") if not fits.search(wheel.name)]
+    if wrong:
         raise RuntimeError(f"no wheel for Linux: {', '.join(wrong)}")
 
 
@@ -174,12 +172,9 @@ def join(kit: Path, only: Iterable[str], into: Path) -> None:
     """
     manifest = json.loads((kit / MANIFEST).read_text())
     chosen = {name: archive for name, archive in manifest["archives"].items() if name in set(only)}
-    wrong = [
-        fault
-        for archive in chosen.values()
-        for part in archive["parts"]
-        if (fault := _fault(kit / part, manifest["parts"][part]))
-    ]
+    parts = [part for archive in chosen.values() for part in archive["parts"]]
+    faults = [_fault(kit / part, manifest["parts"][part]) for part in parts]
+    wrong = [fault for fault in faults if fault]
     if wrong:
         raise ValueError("the kit is not whole: " + "; ".join(wrong))
     into.mkdir(parents=True, exist_ok=True)
@@ -239,7 +234,8 @@ def _name(text: str) -> str:
 def there(file: Path | None) -> dict[str, str]:
     """Name -> version, from ``pip list --format=freeze`` or names, whose versions then fit."""
     lines = file.read_text(encoding="utf-8").split() if file else []
-    return {_name(name): version for name, _, version in (line.partition("==") for line in lines)}
+    pairs = [line.partition("==") for line in lines]
+    return {_name(name): version for name, _, version in pairs}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -263,6 +259,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--into", type=Path, default=Path("_build/gpu"), help="join: where to")
     given = parser.parse_args(arguments)
+    # There: verify, join, and print what to export.
     if given.do == "join":
         join(given.kit, given.only, given.into)
         print(f"{' and '.join(given.only)}: whole, in {given.into.resolve()}")
@@ -271,6 +268,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             f"BOOK_CACHE={given.into.resolve() / 'cache'} PIP_NO_INDEX=1 HF_HUB_OFFLINE=1"
         )
         return
+    # Here: pack, and print what there is to carry.
     manifest = pack(given.kit, there(given.have), int(given.part_mb * 1e6))
     for name, part in manifest["parts"].items():
         print(f"{given.kit / name}: {part['bytes'] / 1e6:.1f} MB")

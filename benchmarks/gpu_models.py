@@ -51,10 +51,8 @@ def the_grid(given: argparse.Namespace) -> Iterator[Row]:
     if given.small:
         sizes, values = sizes | {"n_train": 2, "n_test": 2, "epochs": 1}, [1]
     model = load_model("smollm2", str(given.device))
-    prompts = {
-        task: make_task(model, task, n_train=sizes["n_train"], n_test=sizes["n_test"]).train
-        for task in ("CCC", "IOI")
-    }
+    each = {"n_train": sizes["n_train"], "n_test": sizes["n_test"]}
+    prompts = {task: make_task(model, task, **each).train for task in ("CCC", "IOI")}
     our_fit(model, [job(model, prompts["IOI"], "ActivScalar", 1e-2)], 1)  # chooses kernels
     settings = grid.grid(lambda_f=values, lambda_m=values, margin=values)
     with tempfile.TemporaryDirectory() as folder:

@@ -66,25 +66,19 @@ class Dynamic(Intervention):
     ) -> dict[str, Float[Tensor, "layer pos *head"]]:
         """The scalars of one prompt's unsteered activations, by site: the map of Fig. 5.
 
-        With every layer edited at once, a layer's scalars are those of activations that earlier
-        edits have changed;
-        these here are the scalars of the model left alone.
+        While the model is steered, later layers see activations that earlier edits have changed,
+        and their scalars differ from these.
         """
-        names = {
-            (site, row): HOOKS[site].format(layer=layer)
-            for site in self.points.sites
-            for row, layer in enumerate(self.points.layers)
-        }
-        cache, _ = read_activations(model, tokens[None], names.values())
-        return {
-            site: torch.stack(
-                [
-                    self.scalars(cache[names[site, row]], site, row)[0]
-                    for row in range(len(self.points.layers))
-                ]
-            )
-            for site in self.points.sites
-        }
+        names = {}
+        for site in self.points.sites:
+            names[site] = [HOOKS[site].format(layer=layer) for layer in self.points.layers]
+        cache, _ = read_activations(model, tokens[None], sum(names.values(), []))
+        maps = {}
+        for site in self.points.sites:
+            read = enumerate(names[site])
+            rows = [self.scalars(cache[name], site, row)[0] for row, name in read]
+            maps[site] = torch.stack(rows)
+        return maps
 
 
 class DynScalar(Dynamic):

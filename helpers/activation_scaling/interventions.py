@@ -47,12 +47,12 @@ class Intervention(nn.Module, ABC):
     ) -> None:
         super().__init__()
         self.points = points
-        self.theta = nn.ParameterDict(
-            {
-                site: nn.Parameter(torch.zeros(self.theta_shape(site), dtype=dtype, device=device))
-                for site in points.sites
-            }
-        )
+        theta = {}
+        for site in points.sites:
+            zeros = torch.zeros(self.theta_shape(site), dtype=dtype, device=device)
+            theta[site] = nn.Parameter(zeros)
+        # ParameterDict sorts a plain dict by site; vec() and reset() rely on that order.
+        self.theta = nn.ParameterDict(theta)
 
     @abstractmethod
     def theta_shape(self, site: str) -> tuple[int, ...]:
@@ -142,11 +142,10 @@ class Intervention(nn.Module, ABC):
 
             return replace
 
-        hooks = [
-            (self.hook_name(site, number), hook(site, layer))
-            for site in self.points.sites
-            for layer, number in enumerate(self.points.layers)
-        ]
+        hooks = []
+        for site in self.points.sites:
+            for layer, number in enumerate(self.points.layers):
+                hooks.append((self.hook_name(site, number), hook(site, layer)))
         before, self._at = self._at, at
         try:
             with model.hooks(fwd_hooks=hooks):
@@ -264,10 +263,11 @@ def each_applied(
         at: the positions that the model is run on, as in :meth:`Intervention.applied`.
     """
     first, n = interventions[0], len(interventions)
-    theta = {
-        f"theta.{site}": torch.stack([intervention.theta[site] for intervention in interventions])
-        for site in first.points.sites
-    }
+    # All parameters stacked, so that vmap runs the edit of each intervention on its own rows.
+    theta = {}
+    for site in first.points.sites:
+        each = [intervention.theta[site] for intervention in interventions]
+        theta[f"theta.{site}"] = torch.stack(each)
     beta = beta.to(next(iter(theta.values())))
 
     def change(h: Tensor, site: str, layer: int) -> Tensor:

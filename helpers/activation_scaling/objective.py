@@ -34,11 +34,11 @@ def logit_diff(logits: Logits, correct: Answers, wrong: Answers) -> Float[Tensor
         >>> logit_diff(logits, correct=torch.tensor([0, 0]), wrong=torch.tensor([1, 1]))
         tensor([ 1.5000, -3.0000])
     """
-    right, other = (
-        logits.gather(-1, answer.expand(logits.shape[:-1])[..., None]).squeeze(-1)
-        for answer in (correct, wrong)
-    )
-    return right - other
+
+    def at(answer: Answers) -> Tensor:
+        return logits.gather(-1, answer.expand(logits.shape[:-1])[..., None]).squeeze(-1)
+
+    return at(correct) - at(wrong)
 
 
 def effectiveness(

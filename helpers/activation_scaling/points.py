@@ -64,6 +64,7 @@ class Points:
         """
         if isinstance(sites, str):
             sites = (sites,)
+        # What no model has, then what this model and this prompt length do not have.
         if unknown := [site for site in sites if site not in HOOKS]:
             raise ValueError(f"unknown site {unknown[0]!r}; the sites are {', '.join(HOOKS)}.")
         if {"z", "head_out"} <= set(sites):

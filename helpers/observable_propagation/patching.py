@@ -42,6 +42,7 @@ def path_patching(
             f"clean prompts {tuple(clean.shape)} and corrupted prompts {tuple(corrupted.shape)} "
             "must match one to one, each pair of one length."
         )
+    # Two runs without hooks: what every head writes in each, and the input of the final norm.
     layers = range(model.cfg.n_layers)
     hooks = ["hook_z", "hook_pattern", "hook_v"] if values_only else ["hook_z"]
     names = ["ln_final.hook_in"]
@@ -49,6 +50,7 @@ def path_patching(
     here, _ = read_activations(model, clean, names, batch_size=batch_size)
     there, _ = read_activations(model, corrupted, names, batch_size=batch_size)
 
+    # Each head's change at the last token, through the final norm to the observable.
     norm, m = Norm.of(model, "ln_final"), observable.vector(model)
     x = at_ends(here["ln_final.hook_in"], clean)
     effects = []

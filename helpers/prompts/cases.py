@@ -109,6 +109,7 @@ def pronoun_task(
         )
     if n_train < 2 or n_test < 2 or n_train % 2 or n_test % 2:
         raise ValueError(f"n_train = {n_train} and n_test = {n_test} must be even and at least 2.")
+    # Names that are one token for this model, enough of each sex.
     text, random = PRONOUN_TEMPLATES[template], Random(seed)
     kept, dropped = one_token_names(model, seed)
     half = (n_train + n_test) // 2
@@ -117,6 +118,7 @@ def pronoun_task(
             raise ValueError(
                 f"the pronoun task has {len(found)} names ({sex}) for {half}. Ask for fewer."
             )
+    # Training names first, test names after them, each half shuffled.
     halves = []
     for start, stop in ((0, n_train // 2), (n_train // 2, half)):
         drawn = [(name, sex) for sex in kept for name in kept[sex][start:stop]]

@@ -73,7 +73,9 @@ def test_a_line_that_is_too_wide_would_be_found(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", PROGRAMS, ids=relative)
 def test_a_module_is_one_idea(path: Path) -> None:
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= 260
+    # A benchmark is one file on purpose: its cases are read beside each other.
+    limit = 450 if path.is_relative_to(ROOT / "benchmarks") else 260
+    assert path.read_text(encoding="utf-8").count("\n") <= limit
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS + SETS, ids=relative)
