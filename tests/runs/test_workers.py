@@ -179,24 +179,6 @@ def test_a_killed_worker_loses_nothing_but_what_it_has_not_handed_over(
     assert max(Counter(line.split()[0] for line in lines(loads)).values()) == 1
 
 
-def test_evaluations_on_a_cluster_come_back_in_their_order(on_cluster, llama):
-    prompts = Prompts.of(llama, ["w1 w2 w3", "w4 w5 w6"], ["w10", "w11"], ["w13", "w14"])
-    calls = []
-    for seed in range(4):
-        scalars = ActivScalar(Points.of(llama, prompts.n_pos), dtype=torch.float64)
-        scalars.reset(seed, std=0.5)
-        calls.append((scalars, prompts))
-
-    def measure(model, intervention, prompts):
-        return evaluate(model, intervention, prompts), os.getpid()
-
-    here = [result for result, _ in parallel_map(partial(measure, llama), calls)]
-    on_cluster()
-    there, processes = zip(*parallel_map(partial(measure, llama), calls))
-    assert list(there) == here and len(set(here)) == 4
-    assert os.getpid() not in processes
-
-
 def test_a_path_search_on_a_cluster_gives_what_one_process_gives(on_cluster, llama, monkeypatch):
     monkeypatch.setattr("helpers.observable_propagation.search.GROUP", 3)  # something to share
     generator = torch.Generator().manual_seed(0)
