@@ -12,7 +12,7 @@ from scipy.optimize import elementwise
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from helpers.activation_scaling.interventions import Intervention, each_applied, steered_logits
+from helpers.activation_scaling.interventions import Intervention, steered_logits
 from helpers.activation_scaling.objective import (
     Objective,
     divergence,
@@ -20,6 +20,7 @@ from helpers.activation_scaling.objective import (
     minimality,
     swap_gap,
 )
+from helpers.activation_scaling.together import each_applied
 from helpers.models.run import last_logits
 from helpers.prompts.prompts import Prompts, join
 

@@ -2,19 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.func import functional_call
 from transformer_lens.model_bridge import TransformerBridge
 
-from helpers.activation_scaling.interventions import Intervention, each_applied
+from helpers.activation_scaling.interventions import Intervention
 from helpers.activation_scaling.objective import Evaluation
 from helpers.models.prefix import Runs
 from helpers.models.run import last_logits
 from helpers.prompts.prompts import Prompts
+
+
+@contextmanager
+def each_applied(
+    model: TransformerBridge,
+    interventions: Sequence[Intervention],
+    beta: Float[Tensor, " batch"],
+    *,
+    at: slice = slice(None),
+) -> Iterator[None]:
+    """The model with each intervention on rows of its own, inside a ``with`` block.
+
+    Args:
+        interventions: of one class, at the same points. The batch is in as many equal parts.
+        beta: of each row.
+        at: the positions that the model is run on, as in :meth:`Intervention.applied`.
+    """
+    first, n = interventions[0], len(interventions)
+    # All parameters stacked, so that vmap runs the edit of each intervention on its own rows.
+    theta = {}
+    for site in first.points.sites:
+        each = [intervention.theta[site] for intervention in interventions]
+        theta[f"theta.{site}"] = torch.stack(each)
+    beta = beta.to(next(iter(theta.values())))
+
+    def change(h: Tensor, site: str, layer: int) -> Tensor:
+        def edit(parameters: dict[str, Tensor], h: Tensor, beta: Tensor) -> Tensor:
+            return functional_call(first, parameters, (model, h, site, layer, beta))
+
+        rows = beta.view(-1, *[1] * (h.ndim - 1))
+        parts = h.unflatten(0, (n, -1)), rows.unflatten(0, (n, -1))
+        return torch.vmap(edit)(theta, *parts).flatten(0, 1)
+
+    with first.hooked(model, change, at):
+        yield
 
 
 def logits_together(

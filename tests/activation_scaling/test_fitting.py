@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from helpers.activation_scaling import fitting
+from helpers.activation_scaling import ascent
 from helpers.activation_scaling.fitting import fit
 from helpers.activation_scaling.interventions import ActivScalar, SteerVec
 from helpers.activation_scaling.objective import Objective, evaluate
@@ -125,7 +125,7 @@ def test_a_penalty_on_size_makes_scalars_smaller(tiny, prompts):
     "bad", [{"learning_rate": 0.0}, {"learning_rate": -1.0}, {"epochs": 0}, {"batch_size": -1}]
 )
 def test_nonsense_options_are_refused_before_any_work(tiny, prompts, bad, monkeypatch):
-    monkeypatch.setattr(fitting, "last_logits", None)  # any run of the model would fail
+    monkeypatch.setattr(ascent, "last_logits", None)  # any run of the model would fail
     with pytest.raises(ValueError, match=next(iter(bad))):
         fit(tiny, make(tiny, prompts), prompts, Objective(), **{"learning_rate": 0.01, **bad})
 

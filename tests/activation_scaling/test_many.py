@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from helpers.activation_scaling import fitting
+from helpers.activation_scaling import ascent
 from helpers.activation_scaling.dynamic import DynScalar, DynScalarHidden
 from helpers.activation_scaling.fitting import FitJob, fit, fit_many
 from helpers.activation_scaling.interventions import ActivScalar, SteerVec
@@ -133,7 +133,7 @@ def test_a_setting_that_fails_is_said_and_the_others_go_on(tiny, prompts):
 )
 def test_a_batch_that_is_too_large_is_halved(tiny, prompts, monkeypatch, error):
     """A stand-in for the memory: no step of more than one job fits."""
-    sizes, real = [], fitting.logits_together
+    sizes, real = [], ascent.logits_together
 
     def small_memory(model, interventions, runs, rows):
         sizes.append(len(interventions))
@@ -141,7 +141,7 @@ def test_a_batch_that_is_too_large_is_halved(tiny, prompts, monkeypatch, error):
             raise error
         return real(model, interventions, runs, rows)
 
-    monkeypatch.setattr(fitting, "logits_together", small_memory)
+    monkeypatch.setattr(ascent, "logits_together", small_memory)
     jobs = jobs_of(tiny, prompts)
     singles = [alone(tiny, job, epochs=2) for job in jobs]
     sizes.clear()
@@ -156,7 +156,7 @@ def test_other_errors_and_a_single_setting_too_large_are_raised(tiny, prompts, m
         def broken(model, interventions, runs, rows, message=message):
             raise RuntimeError(message)
 
-        monkeypatch.setattr(fitting, "logits_together", broken)
+        monkeypatch.setattr(ascent, "logits_together", broken)
         with pytest.raises(RuntimeError, match=message):
             fit_many(tiny, jobs_of(tiny, prompts), epochs=2)
 
