@@ -1,9 +1,8 @@
 """Run on one GPU what needs one (``make gpu``): tests, the Pareto grid, a large model, a chapter.
 
 The table is written after every row, most important steps first, so that a run that is killed
-leaves what it has. A
-step that fails is a row with its error; one that would exceed the time budget is skipped, with a
-row that says so.
+leaves what it has. A step that fails is a row with its error; one that would exceed the time budget
+is skipped, with a row that says so.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Pack a kit for a GPU machine that has PyTorch but no network, and join it there.
 
 ``python benchmarks/gpu_kit.py pack`` (``make gpu-kit``) here, ``python3 gpu_kit.py join`` there,
-which needs
-only Python and pip. Three archives: the wheels, the embedded model, and the repository.
+which needs only Python and pip. Three archives: the wheels, the embedded model, and the repository.
 """
 
 from __future__ import annotations

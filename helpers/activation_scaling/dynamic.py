@@ -1,8 +1,7 @@
 """Dynamic activation scalars: α is a function of the activation, for prompts of any length.
 
 Section 5 of the activation-scaling paper, Eq. 10; and the more expressive maps from activation to
-scalar that its
-limitations section asks for.
+scalar that its limitations section asks for.
 """
 
 from __future__ import annotations
@@ -106,8 +105,8 @@ class DynScalarHidden(Dynamic):
     """α = Σ_k u_k·tanh(w_k·ĥ + b_k): one hidden layer. θ holds w_k, b_k and u_k on its last axis.
 
     At first it does nothing: the output weights u start at the initial noise, as the scalars of the
-    other maps do. The
-    hidden weights start at N(0, 1): from zero, every hidden unit would get the same gradient.
+    other maps do. The hidden weights start at N(0, 1): from zero, every hidden unit would get the
+    same gradient.
 
     Attributes:
         hidden: number of hidden units.

@@ -1,8 +1,7 @@
 """Interventions on activations: scale them (Eq. 5) or add vectors to them (Eq. 4), by hooks.
 
-Equations are those of the activation-scaling paper. θ are the parameters and β is the strength:
-1 steers towards the correct
-answer, −1 towards the wrong one, 0 leaves the model alone.
+Equations are those of the activation-scaling paper. θ are the parameters and β is the strength: 1
+steers towards the correct answer, −1 towards the wrong one, 0 leaves the model alone.
 """
 
 from __future__ import annotations
@@ -31,8 +30,7 @@ class Intervention(nn.Module, ABC):
     Attributes:
         points: where it acts.
         theta: one parameter a site, [layer pos] or [layer pos head], with a last axis for vectors;
-            zero when
-            made, so that a new intervention does nothing.
+            zero when made, so that a new intervention does nothing.
     """
 
     _at = slice(None)  # the positions that the model is run on at the moment
@@ -109,8 +107,7 @@ class Intervention(nn.Module, ABC):
 
         Raises:
             ValueError: another model than the points' own; inside the block, a prompt of another
-                length or a batch of
-                another size than beta.
+                length or a batch of another size than beta.
         """
         self.points.check_model(model)
         if not isinstance(beta, Tensor) and beta == 0:

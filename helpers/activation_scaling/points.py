@@ -26,8 +26,7 @@ class Points:
     Attributes:
         sites, layers, positions: the three axes; position 0 is the beginning-of-sequence token.
         n_pos: prompt length in tokens, that token included; positions are tied to it. None for
-            interventions that
-            work on prompts of any length.
+            interventions that work on prompts of any length.
         n_layers, d_model, d_head, n_heads, n_kv_heads: the shape of the model they were made for.
     """
 
