@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import ipywidgets as widgets
 import torch
+from IPython import get_ipython
 from IPython.display import display
 from jaxtyping import Int
 from matplotlib.figure import Figure
@@ -31,11 +35,16 @@ from helpers.results.glue import picture
 
 METHODS = {"ActivScalar": (ActivScalar, 1e-2), "SteerVec": (SteerVec, 1e-3)}  # learning rates
 SITES = ("resid_post", "attn_out", "mlp_out")
+INTERRUPTED = threading.Event()  # by the reader, who interrupts the kernel
 PROMPT = "The capital of Poland is London. Q: What is the capital of Poland? A:"
 
 
 def steering_bench(model: TransformerBridge) -> None:
     """Controls for one prompt: fit an intervention, see its parameters, move β, write on."""
+    if kernel := getattr(get_ipython(), "kernel", None):
+        # JupyterLab runs a control's callback in a thread, which no signal reaches. The handler
+        # that ipykernel restores after each cell is the one in force while such a thread runs.
+        kernel.saved_sigint_handler = _interrupt
     number, limits = widgets.BoundedFloatText, {"min": 0, "max": 100}
     controls = {
         "prompt": labelled(widgets.Textarea, "Prompt", PROMPT),
@@ -81,21 +90,18 @@ def fit_prompt(
     intervention = kind(Points.of(model, prompts.n_pos, sites=sites))
     objective, how = Objective(margin, lambda_f, lambda_m), "Fitted"
     say("Fitting. To stop, interrupt the kernel (■).")
-    interrupts = []
-
-    def end_if_interrupted(epoch: int) -> None:
-        if interrupts:
-            raise KeyboardInterrupt
 
     # Between epochs, since an interrupt inside of one could leave its hooks on the model.
-    handler = signal.signal(signal.SIGINT, lambda *_: interrupts.append(True))
+    def end_if_interrupted(epoch: int) -> None:
+        if INTERRUPTED.is_set():
+            raise KeyboardInterrupt
+
     options = {"learning_rate": rate, "epochs": epochs, "on_epoch": end_if_interrupted}
     try:
-        fit(model, intervention, prompts, objective, **options)
+        with _interrupts_noted():
+            fit(model, intervention, prompts, objective, **options)
     except KeyboardInterrupt:
         how = "Stopped early"
-    finally:
-        signal.signal(signal.SIGINT, handler)
     result = evaluate(model, intervention, prompts)
     swap = "swap" if result.swapped else "do not both swap between β = −1 and 1"
     say(
@@ -103,6 +109,24 @@ def fit_prompt(
         f"{-result.M0} of {result.n_parameters} parameters count."
     )
     return prompts, intervention
+
+
+def _interrupt(*_: object) -> None:
+    INTERRUPTED.set()
+
+
+@contextmanager
+def _interrupts_noted() -> Iterator[None]:
+    """Have an interrupt set ``INTERRUPTED`` inside the block instead of raising an error."""
+    INTERRUPTED.clear()
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handler = signal.signal(signal.SIGINT, _interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 def show_map(model: TransformerBridge, prompts: Prompts, intervention: Intervention) -> None:
