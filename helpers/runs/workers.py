@@ -125,7 +125,9 @@ def _on_cluster(
     futures = [client.submit(call, *arguments, pure=False) for arguments in calls]
     try:
         for future in futures if in_order else as_completed(futures, loop=client.loop):
-            yield future.result()
+            result = future.result()
+            future.release()  # else the scheduler computes it again if its worker dies
+            yield result
     finally:
         client.cancel(futures)
 

@@ -108,6 +108,11 @@ def lines(path: Path) -> list[str]:
     return path.read_text().splitlines() if path.exists() else []
 
 
+def last_lines(log: Path) -> dict[str, str]:
+    """The last line of each worker."""
+    return {line.split()[-1]: line for line in lines(log)}
+
+
 def fitting(model, log: Path, pause: float = 0.0) -> Callable[..., dict]:
     """A setting's fit and its evaluation, logged at the start and at the end."""
 
@@ -158,24 +163,28 @@ def test_a_killed_worker_loses_nothing_but_what_it_has_not_handed_over(
     on_cluster, llama, serial, loads, tmp_path
 ):
     on_cluster()
-    log, tables = tmp_path / "log", []
+    log, store, tables = tmp_path / "log", tmp_path / "store", []
 
     def work():
-        tables.append(sweep(SETTINGS, fitting(llama, log, 0.3), Store(tmp_path / "store")))
+        tables.append(sweep(SETTINGS, fitting(llama, log, 0.3), Store(store)))
 
     thread = Thread(target=work)
     thread.start()
-    wait_for(lambda: len([line for line in lines(log) if line.startswith("end")]) >= 3)
-    last = {line.split()[-1]: line for line in lines(log)}  # of each worker
+    wait_for(lambda: len([*store.glob("*.json")]) >= 3)
+    wait_for(lambda: any(line.startswith("start") for line in last_lines(log).values()))
+    last = last_lines(log)
     killed = next(pid for pid, line in last.items() if line.startswith("start"))
+    handed_over = [json.loads(file.read_text())["setting"] for file in store.glob("*.json")]
     os.kill(int(killed), signal.SIGKILL)
     thread.join(120)
     pd.testing.assert_frame_equal(tables[0].drop(columns="seconds"), serial)
     begun = Counter(line.rsplit(" ", 1)[0] for line in lines(log) if line.startswith("start"))
     twice = {setting for setting, n in begun.items() if n > 1}
-    # The one under way, and at most one more, whose result was still on its way.
+    # The one under way runs again, and so may a result that was still on its way; what the store
+    # had by then does not.
     assert len(begun) == len(SETTINGS) and last[killed].rsplit(" ", 1)[0] in twice
-    assert len(twice) <= 2 and max(begun.values()) == 2
+    assert len(handed_over) >= 3 and max(begun.values()) == 2
+    assert not twice & {f"start {one['seed']} {one['margin']}" for one in handed_over}
     assert max(Counter(line.split()[0] for line in lines(loads)).values()) == 1
 
 
