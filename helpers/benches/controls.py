@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from html import escape
@@ -28,11 +29,16 @@ def say(text: str, role: str = "status") -> None:
     display(HTML(f"<p role='{role}'>{escape(text)}</p>"))
 
 
+# Hooks are on the model itself, and JupyterLab may run two callbacks in threads of their own.
+ALONE = threading.RLock()
+
+
 @contextmanager
 def reported() -> Iterator[None]:
-    """Say what is wrong with the input, without a traceback."""
+    """Alone with the model; say what is wrong with the input, without a traceback."""
     try:
-        yield
+        with ALONE:
+            yield
     except ValueError as error:
         say(f"⚠ {error}", "alert")
 

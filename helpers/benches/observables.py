@@ -90,6 +90,7 @@ def step_controls(
             places[f"{i}: {text!r}"] = i
         first, last = next(iter(heads.values())), len(places) - 1
 
+        @reported()
         def show(head: tuple[int, int], position: int, times: float) -> None:
             before, after, logits = step(model, tokens, observable, features, head, position, times)
             say(

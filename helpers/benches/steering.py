@@ -154,14 +154,16 @@ def steer(model: TransformerBridge, prompts: Prompts, intervention: Intervention
     }
 
     # What the controls do
+    @reported()
+    @torch.no_grad()
     def show(beta: float) -> None:
-        with torch.no_grad():
-            logits = steered_logits(model, prompts.tokens, intervention, [beta])[0, 0]
+        logits = steered_logits(model, prompts.tokens, intervention, [beta])[0, 0]
         chances = logits.softmax(-1)
         shares = [f"{text}: {chances[token].item():.1%}" for text, token in answers.items()]
         say(f"β = {beta:+.1f}. {', '.join(shares)}")
         display(top_tokens(model, logits))
 
+    @reported()
     def write_on(n_new: int) -> None:
         for name, strength in ((f"β = {beta.value:+.1f}", beta.value), ("β = 0", 0.0)):
             say(f"{name}: …{continuation(model, prompts.tokens, n_new, intervention, strength)}")
