@@ -1,59 +1,96 @@
-# `make book` and `make test` do everything from a fresh clone on. `make help` lists the rest.
+# `make book` and `make test` work from a fresh clone; `make help` lists every target.
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup model book picture test bench gpu gpu-kit assignments grade lab serve clean
+.PHONY: help setup model book chapter picture test test-quick lint format bench gpu gpu-kit \
+  assignments grade lab serve clean
 
-# The interpreter that makes .venv.
+# Variables given on the command line are taken as typed: make expands nothing in them, and recipes
+# read them from the environment ("$$PORT"), so that neither does the shell.
+define as-typed
+override $(1) := $$(value $(1))
+export $(1)
+endef
+$(foreach name,$(.VARIABLES),\
+  $(if $(filter command,$(origin $(name))),$(eval $(call as-typed,$(name)))))
+
+# The Python that creates .venv.
 PYTHON ?= python3
-# The interpreter that runs everything. Name another, for example PY=python in an active conda environment, and neither
-# .venv nor pip is touched: that environment is yours, and environment.yml says how to make it.
+# The Python that runs everything. With another one (PY=python in an active conda environment, see
+# environment.yml) make neither creates .venv nor calls pip: you manage that environment yourself.
 PY := .venv/bin/python
-# Seconds after which a cell of a notebook under test is given up.
-NOTEBOOK_TIMEOUT ?= 900
-# The port of `make serve`; 0 takes any that is free.
-PORT ?= 8000
-# The folder of `make grade`, and what else its command is to be told (python -m assignments.tools.grade --help).
-SUBMISSIONS ?=
-GRADE_FLAGS ?=
+# Seconds until a notebook cell under test times out.
+export NOTEBOOK_TIMEOUT ?= 900
+# Processes that run tests at the same time, one thread each.
+export TEST_JOBS ?= logical
+# The chapter that `make chapter` executes and builds.
+export CHAPTER ?=
+# Port of `make serve`; 0 picks a free one.
+export PORT ?= 8000
+# Folder with the submissions that `make grade` grades.
+export SUBMISSIONS ?=
+# File that `make bench` writes its table to.
+export BENCH_OUT ?= _build/bench/bench.csv
+# Further options of the programs behind the targets.
+export BENCH_FLAGS ?=
+export GPU_FLAGS ?=
+export GRADE_FLAGS ?=
+export LAB_FLAGS ?=
+export PYTEST_FLAGS ?=
 
-# Where the table of `make bench` goes, and what else its command is to be told (python -m benchmarks.run --help).
-BENCH_OUT ?= _build/bench/bench.csv
-BENCH_FLAGS ?=
+# For `make gpu-kit`: the packages of the target machine (pip list --format=freeze), and the maximum
+# size of a part.
+export HAVE ?=
+export PART_MB ?= 48
 
-# What else the command of `make gpu` is to be told (python -m benchmarks.gpu --help), and for `make gpu-kit` what the machine
-# that it is for has (pip list --format=freeze) and how large a part may be.
-GPU_FLAGS ?=
-HAVE ?=
-PART_MB ?= 48
-
-# Kernels come from the environment that runs the book, whatever else the user has installed.
+# Notebook kernels come from the environment that runs the book, not from the user's kernelspecs.
 export JUPYTER_PREFER_ENV_PATH := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
-# Threads that wait give their core away. Left to spin they take it from the others on a busy machine, and all get several
-# times slower.
+# Idle OpenMP threads must not spin: on a busy machine that starves other processes, and everything
+# becomes several times slower.
 export OMP_WAIT_POLICY ?= passive
 
-help: ## Say what can be made (the default)
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
-	@echo "Variables: PYTHON=$(PYTHON)  PY=$(PY)  BOOK_MODEL  BOOK_DEVICE  BOOK_PROFILE=smoke|default|paper  BOOK_SEED  BOOK_CACHE  BOOK_PROGRESS  BOOK_SCHEDULER  SUBMISSIONS  GRADE_FLAGS  BENCH_OUT  BENCH_FLAGS  GPU_FLAGS  HAVE  PART_MB"
+# Python with the options in the variable named first: split into words as the shell would, with
+# quotes, but without expanding anything.
+WITH = $(PY) -c 'import os, shlex, sys; more = shlex.split(os.environ[sys.argv[1]]); \
+	os.execv(sys.executable, [sys.executable, *sys.argv[2:], *more])'
+
+help: ## List the targets and variables (the default)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
+	@echo
+	@echo "Variables, on the command line or in the environment:"
+	@echo "  BOOK_MODEL BOOK_DEVICE BOOK_PROFILE BOOK_SEED BOOK_CACHE BOOK_PROGRESS BOOK_SCHEDULER"
+	@echo "  BOOK_JOBS        what runs, and where: see book/models.md"
+	@echo "  PYTHON=python3   the Python that creates .venv;  PY=python: use this environment instead"
+	@echo "  CHAPTER          the chapter of make chapter, for example pareto"
+	@echo "  PYTEST_FLAGS     options of pytest, for example '-m \"not site\"'"
+	@echo "  TEST_JOBS=auto   parallel test processes; NOTEBOOK_TIMEOUT=900: seconds for a cell"
+	@echo "  SUBMISSIONS      the folder to grade; GRADE_FLAGS"
+	@echo "  BENCH_OUT        where make bench writes its table; BENCH_FLAGS"
+	@echo "  GPU_FLAGS        options of make gpu; HAVE, PART_MB: of make gpu-kit"
+	@echo "  PORT=8000        of make serve; LAB_FLAGS: options of JupyterLab"
 
 ifeq ($(PY),.venv/bin/python)
 setup: .venv/installed
 else
-# -P: not the helpers/ of this folder, which any Python would find, but an installed book with all that it needs.
+# -P keeps the checkout's helpers/ off the import path: the package has to be installed, with what
+# it depends on.
 setup:
-	@$(PY) -P -c 'import importlib.metadata as m; m.version("steering-book")' 2>/dev/null || { echo "The book is not installed" \
-	  "for $(PY) (Python 3.11 or newer): $(PY) -m pip install -c constraints.txt -e '.[test]'" >&2; exit 1; }
+	@$(PY) -P -c 'import importlib.metadata as m; m.version("steering-book")' 2>/dev/null || { \
+	  echo "The book is not installed for $(PY) (Python 3.11 or newer). Install it with" >&2; \
+	  echo "  $(PY) -m pip install -c constraints.txt -e '.[test]'" >&2; exit 1; }
 endif
 
-# The stamp holds what was installed, so that a checkout that only touches the files' times installs nothing and needs no network.
+# The stamp is a copy of the pins, compared by content: a checkout that only changes modification
+# times installs nothing and needs no network.
 .venv/installed: pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "The book needs Python 3.11 or newer, and" \
-	  "$(PYTHON) is $$($(PYTHON) --version 2>&1 || true). Name another: make book PYTHON=python3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  version=$$($(PYTHON) --version 2>&1 || true); \
+	  echo "The book needs Python 3.11 or newer; $(PYTHON) is $$version." >&2; \
+	  echo "Name a newer one, for example: make book PYTHON=python3.12" >&2; exit 1; }
 	@if ! cat pyproject.toml constraints.txt | cmp -s - $@; then \
 	  { $(PY) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv; } && \
-	  echo "Installing the pinned packages into .venv (some minutes the first time) ..." && \
+	  echo "Installing the pinned packages into .venv (takes minutes the first time) ..." && \
 	  $(PY) -m pip install --quiet -c constraints.txt -e '.[test]' && \
 	  $(PY) -m pip check && \
 	  cat pyproject.toml constraints.txt > $@; \
@@ -61,40 +98,62 @@ endif
 	@touch $@
 
 model: setup
-	@$(PY) -m helpers.embedded
+	@$(PY) -m helpers.models.smollm2
 
-book: model ## Execute every chapter whose results are out of date, and build the site into _build/html
-	@$(PY) -m helpers.build
+book: model ## Execute the chapters that are out of date and build the site into _build/html
+	@$(PY) -m book._ext.build
 	@$(PY) -m assignments.tools.publish
 
-picture: book ## Renew the README's picture of a result out of the executed chapter
-	@$(PY) -m helpers.readme_picture
+chapter: model ## Execute and build one chapter: make chapter CHAPTER=pareto
+	@[ -n "$$CHAPTER" ] || { echo "Name it: make chapter CHAPTER=pareto" >&2; exit 1; }
+	@$(PY) -m book._ext.build --chapter "$$CHAPTER"
 
-test: model ## Run all the tests: unit, integration, every notebook, and the site in a browser
-	@BOOK_PROFILE=smoke $(PY) -m pytest --nbmake-timeout=$(NOTEBOOK_TIMEOUT) --junitxml=_build/tests.xml $(PYTEST_FLAGS)
+picture: book ## Update the README's picture from the executed chapter
+	@$(PY) -m book._ext.readme_picture
+
+test: model ## Run all tests: unit, integration, every notebook, and the site in a browser
+	@BOOK_PROFILE=smoke OMP_NUM_THREADS=1 $(WITH) PYTEST_FLAGS -m pytest -n "$$TEST_JOBS" \
+	  --dist loadgroup --no-loadscope-reorder --nbmake-timeout="$$NOTEBOOK_TIMEOUT" \
+	  --junitxml=_build/tests.xml
+
+test-quick: setup ## Run only the unit tests, style and the import contract included
+	@BOOK_PROFILE=smoke OMP_NUM_THREADS=1 $(WITH) PYTEST_FLAGS -m pytest -n "$$TEST_JOBS" -q \
+	  -m unit tests
+
+lint: setup ## Check only style and the import contract
+	@$(PY) -m ruff check
+	@$(PY) -m ruff format --check
+	@$(PY) -c 'from importlinter.cli import lint_imports_command as lint; lint()' --no-cache --no-logo
+
+format: setup ## Fix style where ruff can
+	@$(PY) -m ruff check --fix --quiet || true
+	@$(PY) -m ruff format
 
 bench: model ## Time the helpers beside plain ways of doing the same, and record the table
-	@$(PY) -m benchmarks.run --out "$(BENCH_OUT)" $(BENCH_FLAGS)
+	@$(WITH) BENCH_FLAGS -m benchmarks.bench --out "$$BENCH_OUT"
 
-gpu: model ## Run on a GPU what it is to show, within 8 minutes: tests, the whole grid, a large model, a chapter
-	@$(PY) -m benchmarks.gpu $(GPU_FLAGS)
+gpu: model ## On one GPU, in 8 minutes: tests, the Pareto grid, a large model, a chapter
+	@$(WITH) GPU_FLAGS -m benchmarks.gpu
 
-gpu-kit: setup ## Pack for a machine with a GPU and without a network what it lacks for that: make gpu-kit HAVE=its-packages.txt
-	@$(PY) benchmarks/gpu_kit.py pack --part-mb $(PART_MB) $(if $(HAVE),--have "$(HAVE)")
+gpu-kit: setup ## Pack a kit for a GPU machine without network: make gpu-kit HAVE=packages.txt
+	@$(PY) benchmarks/gpu_kit.py pack --part-mb "$$PART_MB" $${HAVE:+--have "$$HAVE"}
 
 assignments: setup ## Build the student versions of the problem sets into _build/assignments
 	@$(PY) -m assignments.tools.release
 
 grade: model ## Grade a folder of submissions: make grade SUBMISSIONS=folder
-	@[ -n "$(SUBMISSIONS)" ] || { echo "Say which folder: make grade SUBMISSIONS=folder" >&2; exit 1; }
-	@$(PY) -m assignments.tools.grade "$(SUBMISSIONS)" $(GRADE_FLAGS)
+	@[ -n "$$SUBMISSIONS" ] || { echo "Name the folder: make grade SUBMISSIONS=folder" >&2; exit 1; }
+	@$(WITH) GRADE_FLAGS -m assignments.tools.grade "$$SUBMISSIONS"
 
 lab: model ## Open the notebooks in JupyterLab
-	@$(PY) -m jupyter lab book
+	@$(WITH) LAB_FLAGS -m jupyter lab book
 
 serve: ## Serve the built site on this machine only
-	@[ -f _build/html/index.html ] || { echo "There is no site yet: run make book first." >&2; exit 1; }
-	@$(PY) -m http.server --bind 127.0.0.1 --directory _build/html $(PORT)
+	@[ -f _build/html/index.html ] || { echo "There is no site yet: run make book." >&2; exit 1; }
+	@$(PY) -c 'import socket, sys; socket.create_server(("127.0.0.1", int(sys.argv[1])))' "$$PORT" \
+	  2>/dev/null || { echo "Port $$PORT cannot be used (taken, or no port number):" \
+	  "name another, or PORT=0 for a free one." >&2; exit 1; }
+	@$(PY) -m http.server --bind 127.0.0.1 --directory _build/html "$$PORT"
 
 clean: ## Remove the built site and all cached results; .venv and the model stay
 	rm -rf _build

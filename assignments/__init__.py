@@ -1,1 +1,1 @@
-"""The course assignments: sources with solutions and hidden tests, rubrics, and the tools that build and grade them."""
+"""The course: problem sets with solutions and hidden tests, rubrics, checks and tools."""

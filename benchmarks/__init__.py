@@ -1,1 +1,1 @@
-"""How fast the helpers are beside plain ways of doing the same, on the machine at hand: ``python -m benchmarks.run``."""
+"""Benchmarks of the helpers: ``make bench`` and ``make gpu``."""

@@ -1,7 +1,8 @@
-"""What a GPU is to show, in one command (``make gpu``): the tests of it, the whole grid, a large model, a chapter.
+"""Run on one GPU what needs one (``make gpu``): tests, the Pareto grid, a large model, a chapter.
 
-The table is written anew after every row, most important steps first, so that a run that is cut off leaves what it has. A
-step that fails is a row that says so; one that is not likely to end within the budget is left out, and a row says that too.
+The table is written after every row, most important steps first, so that a run that is killed
+leaves what it has. A step that fails is a row with its error; one that would exceed the time budget
+is skipped, with a row that says so.
 """
 
 from __future__ import annotations
@@ -30,14 +31,20 @@ import pandas as pd
 import torch
 from nbclient import NotebookClient
 
+from benchmarks.bench import timed
 from benchmarks.gpu_models import ROOT, Row, large, the_grid
-from benchmarks.timing import timed
-from helpers.models import resolve_device
-from helpers.records import machine, read_record, record
+from helpers.models.load import resolve_device
+from helpers.results.records import machine, read_record, record
 from helpers.settings import SETTINGS
 
 COLUMNS = ["step", "what", "seconds", "peak_gb", "ratio", "difference", "note"]
-SECONDS = {"tests": 120, "large": 60, "grid": 120, "embedded": 120, "chapter": 60}  # what each step may well take
+SECONDS = {
+    "tests": 120,
+    "large": 60,
+    "grid": 120,
+    "embedded": 120,
+    "chapter": 60,
+}  # what each step may well take
 
 
 class OutOfTime(BaseException):
@@ -63,11 +70,25 @@ def ends_after(seconds: float) -> Iterator[None]:
 # The steps: each yields its rows as it has them
 
 
-def tests(given: argparse.Namespace, marks: str = "gpu and not integration", name: str = "tests") -> Iterator[Row]:
-    """The tests marked ``gpu``, in a process of their own; what they say is kept beside the table."""
+def tests(
+    given: argparse.Namespace, marks: str = "gpu and not integration", name: str = "tests"
+) -> Iterator[Row]:
+    """Run the tests marked ``gpu`` in a process; its output is kept beside the table."""
     report = Path(tempfile.mkdtemp()) / "report.xml"
     # Without the options of pyproject.toml: the machine need not have what they are for.
-    command = [sys.executable, "-m", "pytest", "-o", "addopts=", "-p", "no:cacheprovider", "-m", marks, "--durations=10", "-ra"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-o",
+        "addopts=",
+        "-p",
+        "no:cacheprovider",
+        "-m",
+        marks,
+        "--durations=10",
+        "-ra",
+    ]
     command += [f"--junitxml={report}", "-k", given.keyword, "tests/gpu"]
     command += ["--gpu-stand-in"] if given.device.type == "cpu" else []
     with (given.out / f"{name}.txt").open("w") as log:
@@ -86,15 +107,25 @@ def chapter(given: argparse.Namespace) -> Iterator[Row]:
         (path,) = (ROOT / "book").glob(f"*/{name}.ipynb")
         notebook = nbformat.read(path, as_version=4)
         with tempfile.TemporaryDirectory() as folder:
-            places, note = [str(ROOT), os.environ.get("PYTHONPATH", "")], f"{len(notebook.cells)} cells"
+            places, note = (
+                [str(ROOT), os.environ.get("PYTHONPATH", "")],
+                f"{len(notebook.cells)} cells",
+            )
             if find_spec("myst_nb") is None:  # it only keeps numbers for the page
                 Path(folder, "myst_nb.py").write_text("def glue(*given, **how): pass\n")
                 places.insert(1, folder)
                 note += "; numbers for the page are not kept, for lack of myst_nb"
-            told = {"BOOK_PROFILE": profile, "BOOK_MODEL": "smollm2", "BOOK_DEVICE": given.device.type, "BOOK_PROGRESS": "off"}
+            told = {
+                "BOOK_PROFILE": profile,
+                "BOOK_MODEL": "smollm2",
+                "BOOK_DEVICE": given.device.type,
+                "BOOK_PROGRESS": "off",
+            }
             environment = os.environ | told | {"PYTHONPATH": os.pathsep.join(filter(None, places))}
             where = {"metadata": {"path": str(path.parent)}}
-            client = NotebookClient(notebook, timeout=int(given.left()), kernel_name="python3", resources=where)
+            client = NotebookClient(
+                notebook, timeout=int(given.left()), kernel_name="python3", resources=where
+            )
             run = timed(partial(client.execute, env=environment), torch.device("cpu"))
         yield {"what": f"{name}, profile {profile}", "seconds": run.seconds, "note": note}
 
@@ -115,7 +146,11 @@ def run_step(name: str, given: argparse.Namespace) -> Iterator[Row]:
     """The rows of a step, then one more if it fails or runs out of time."""
     if given.left() < (1 if given.small else SECONDS[name]):
         left = max(0, given.left())
-        yield {"what": name, "note": f"skipped: it takes up to {SECONDS[name]} s, and {left:.0f} s of the budget are left"}
+        yield {
+            "what": name,
+            "note": f"skipped: it takes up to {SECONDS[name]} s, and "
+            f"{left:.0f} s of the budget are left",
+        }
         return
     start = time.perf_counter()
     try:
@@ -129,7 +164,11 @@ def run_step(name: str, given: argparse.Namespace) -> Iterator[Row]:
     except (Exception, OutOfTime) as error:
         traceback.print_exc()
         said = re.sub(r"\x1b\[\d*(;\d+)*m", "", str(error)).strip()
-        yield {"what": name, "seconds": time.perf_counter() - start, "note": f"failed: {type(error).__name__}: {said[-300:]}"}
+        yield {
+            "what": name,
+            "seconds": time.perf_counter() - start,
+            "note": f"failed: {type(error).__name__}: {said[-300:]}",
+        }
     gc.collect()  # models hold on to themselves
     if given.device.type == "cuda":
         torch.cuda.empty_cache()
@@ -138,10 +177,20 @@ def run_step(name: str, given: argparse.Namespace) -> Iterator[Row]:
 def write(rows: list[Row], given: argparse.Namespace) -> None:
     """The table so far, with what an earlier run in the same folder has of other steps."""
     driver = answer("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
-    origin = machine(given.device) | {"settings": {"small": given.small, "commit": given.commit, "driver": driver}}
-    kept = [row for row in given.earlier if row["step"] not in {row["step"] for row in rows}]
-    origin["wall_seconds"] = round(given.budget - given.left(), 1)  # not the sum: one row is extrapolated
-    record(pd.DataFrame([*kept, *rows], columns=COLUMNS).fillna({"note": ""}), given.out / "gpu.csv", origin)
+    origin = machine(given.device) | {
+        "settings": {"small": given.small, "commit": given.commit, "driver": driver}
+    }
+    # Steps of an earlier run that this one leaves alone keep their rows.
+    done = {row["step"] for row in rows}
+    kept = [row for row in given.earlier if row["step"] not in done]
+    origin["wall_seconds"] = round(
+        given.budget - given.left(), 1
+    )  # not the sum: one row is extrapolated
+    record(
+        pd.DataFrame([*kept, *rows], columns=COLUMNS).fillna({"note": ""}),
+        given.out / "gpu.csv",
+        origin,
+    )
 
 
 @cache
@@ -154,22 +203,39 @@ def answer(*command: str) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description="What a GPU is to show, in one go.")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.gpu", description="What a GPU is to show, in one go."
+    )
     parser.add_argument("--out", type=Path, default=Path("_build/gpu"), help="folder of the tables")
     parser.add_argument("--steps", nargs="+", choices=STEPS, default=list(STEPS))
     parser.add_argument("--budget", type=float, default=480, help="seconds that all of it may take")
     parser.add_argument("--chapters", nargs="+", default=["errata"])
-    parser.add_argument("--keyword", default="", help="only the tests whose names have it, as pytest's -k")
-    parser.add_argument("--commit", default=answer("git", "rev-parse", "HEAD"), help="which the tree is of, where git cannot say")
-    parser.add_argument("--small", action="store_true", help="least sizes, to see that all of it runs; on a CPU too")
+    parser.add_argument(
+        "--keyword", default="", help="only the tests whose names have it, as pytest's -k"
+    )
+    parser.add_argument(
+        "--commit",
+        default=answer("git", "rev-parse", "HEAD"),
+        help="which the tree is of, where git cannot say",
+    )
+    parser.add_argument(
+        "--small", action="store_true", help="least sizes, to see that all of it runs; on a CPU too"
+    )
     given = parser.parse_args(arguments)
+
+    # Refuse what cannot run; then start the clock.
     given.device = resolve_device(SETTINGS.device)
     if given.device.type != "cuda" and not given.small:
         parser.error("there is no GPU here; --small shows on a CPU that all of it runs")
     start = time.perf_counter()
     given.left = lambda: given.budget - (time.perf_counter() - start)
     given.out.mkdir(parents=True, exist_ok=True)
-    given.earlier = read_record(given.out / "gpu.csv")[0].to_dict("records") if (given.out / "gpu.csv").exists() else []
+    given.earlier = (
+        read_record(given.out / "gpu.csv")[0].to_dict("records")
+        if (given.out / "gpu.csv").exists()
+        else []
+    )
+    # Each row is written at once, so that a run that is cut off keeps what it has.
     rows: list[Row] = []
     for name in given.steps:
         for row in run_step(name, given):
@@ -177,7 +243,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             write(rows, given)
             print(json.dumps(rows[-1], ensure_ascii=False), flush=True)
     print(f"Recorded in {given.out / 'gpu.csv'}, {given.budget - given.left():.0f} s")
-    return int(any(row["note"].startswith("failed") or re.search(r"[1-9]\d* failed", row["note"]) for row in rows))
+    failed = [row for row in rows if re.search(r"^failed|[1-9]\d* failed", row["note"])]
+    return int(bool(failed))
 
 
 if __name__ == "__main__":

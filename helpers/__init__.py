@@ -1,1 +1,1 @@
-"""Helpers of the book: load a model, intervene on its activations, fit, evaluate, plot. One idea a module."""
+"""Helpers of the book: load a model, intervene on it, fit, evaluate, plot. One idea a module."""

@@ -1,4 +1,4 @@
-"""Fixtures: tiny random models of the papers' architectures and of the embedded one, in float64; the embedded model."""
+"""Fixtures: tiny random models of four architectures, in float64, and the embedded model."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from helpers.models import freeze, load_model
+from helpers.models.load import freeze, load_model
+from helpers.prompts.prompts import Prompts, join
 
-torch.set_num_threads(1)  # the tiny models are too small to share, and pytest may run beside other work
+torch.set_num_threads(1)  # tiny models gain nothing from more, and other work may run beside
 
 WORDS = 101
 SHARED = {"vocab_size": WORDS, "bos_token_id": 0, "eos_token_id": 0}
@@ -39,7 +40,7 @@ ARCHITECTURES = {
             intermediate_size=64,
             max_position_embeddings=64,
             attention_types=[[["global", "local"], 1]],
-            window_size=4,  # shorter than the prompts of the tests, so that local attention is local
+            window_size=4,  # shorter than the prompts, so that local attention is local
             **SHARED,
         ),
     ),
@@ -70,25 +71,40 @@ ARCHITECTURES = {
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--gpu-stand-in", action="store_true", help="run the tests marked gpu on the CPU, to see that they run")
-    parser.addoption("--paper", action="store_true", help="run the tests that fetch the papers' models from the hub")
+    parser.addoption(
+        "--gpu-stand-in",
+        action="store_true",
+        help="run the tests marked gpu with the CPU in place of the GPU, to check the tests",
+    )
+    parser.addoption(
+        "--paper",
+        action="store_true",
+        help="run the tests that fetch the papers' models from the hub",
+    )
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     no_gpu = pytest.mark.skip(reason="no CUDA device")
-    no_hub = pytest.mark.skip(reason="fetches the papers' models; run with --paper where the hub is reachable")
+    no_hub = pytest.mark.skip(
+        reason="fetches the papers' models; run with --paper where the hub is reachable"
+    )
     for item in items:
-        if "gpu" in item.keywords and not (torch.cuda.is_available() or config.getoption("--gpu-stand-in")):
+        # The marker itself: keywords also hold the names of folders.
+        if item.get_closest_marker("gpu") and not (
+            torch.cuda.is_available() or config.getoption("--gpu-stand-in")
+        ):
             item.add_marker(no_gpu)
-        if "paper" in item.keywords and not config.getoption("--paper"):
+        if item.get_closest_marker("paper") and not config.getoption("--paper"):
             item.add_marker(no_hub)
 
 
 def tiny_tokenizer(folder: Path):
-    """A tokenizer of whole words w1 … w100, each with or without a space in front; <bos> is 0. Its files go into a folder."""
-    words = Tokenizer(models.WordLevel({"<bos>": 0} | {f"w{i}": i for i in range(1, WORDS)}, unk_token="<bos>"))
+    """A tokenizer of words w1 … w100, with or without a space; <bos> is 0. Saved in a folder."""
+    words = Tokenizer(
+        models.WordLevel({"<bos>": 0} | {f"w{i}": i for i in range(1, WORDS)}, unk_token="<bos>")
+    )
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    special = {name: "<bos>" for name in ("bos_token", "eos_token", "pad_token", "unk_token")}
+    special = dict.fromkeys(("bos_token", "eos_token", "pad_token", "unk_token"), "<bos>")
     PreTrainedTokenizerFast(tokenizer_object=words, **special).save_pretrained(folder)
     return AutoTokenizer.from_pretrained(folder)
 
@@ -99,7 +115,7 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory):
 
 
 def random_hf(architecture: str, seed: int = 0) -> PreTrainedModel:
-    """A two-layer random model in float64, with every weight away from its neutral value (biases and norms too)."""
+    """A two-layer random model in float64, no bias or norm weight at its neutral value."""
     kind, config = ARCHITECTURES[architecture]
     config._attn_implementation = "eager"
     torch.manual_seed(seed)
@@ -107,15 +123,30 @@ def random_hf(architecture: str, seed: int = 0) -> PreTrainedModel:
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in hf.parameters():
-            # Fresh models have zero biases and unit norm weights, which would hide a term that is left out.
-            parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
+            # Zero biases and unit norm weights would hide a term that is left out.
+            noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+            parameter.add_(0.1 * noise)
     return hf
 
 
-def random_model(architecture: str, tokenizer, seed: int = 0, device: str = "cpu") -> TransformerBridge:
+def random_model(
+    architecture: str, tokenizer, seed: int = 0, device: str = "cpu"
+) -> TransformerBridge:
     """The same behind a bridge, frozen."""
-    boot = {"hf_model": random_hf(architecture, seed).to(device), "tokenizer": tokenizer, "device": device, "dtype": torch.float64}
+    boot = {"tokenizer": tokenizer, "device": device, "dtype": torch.float64}
+    boot["hf_model"] = random_hf(architecture, seed).to(device)
     return freeze(TransformerBridge.boot_transformers(architecture, **boot))
+
+
+def rounds(model: TransformerBridge) -> bool:
+    """Whether parts are computed in 32 bits: attention scores of GPT-Neo, norms of Llama."""
+    return any(name in model.cfg.model_name for name in ("gpt-neo-1.3B", "SmolLM2"))
+
+
+def mixed(model: TransformerBridge, texts, correct, wrong) -> Prompts:
+    """A batch of prompts of several lengths."""
+    rows = zip(texts, correct, wrong, strict=True)
+    return join([Prompts.of(model, [text], [right], [other]) for text, right, other in rows])
 
 
 @pytest.fixture(scope="session", params=ARCHITECTURES, ids=lambda name: name.split("/")[-1])
@@ -126,7 +157,7 @@ def tiny(request: pytest.FixtureRequest, tokenizer) -> TransformerBridge:
 
 @pytest.fixture(scope="session")
 def gpu(pytestconfig: pytest.Config) -> torch.device:
-    """Where the tests marked gpu compute what they hold against the CPU: the GPU, or the CPU itself as a stand-in for one."""
+    """The device that the tests marked gpu compare with the CPU; the CPU itself as a stand-in."""
     return torch.device("cpu" if pytestconfig.getoption("--gpu-stand-in") else "cuda")
 
 

@@ -1,10 +1,10 @@
-"""A second implementation of Eq. 4 and 5 (activation scaling) that shares nothing with the helpers but the parameters."""
+"""A second implementation of Eq. 4 and 5, activation scaling, by PyTorch's own hooks."""
 
 from __future__ import annotations
 
 import torch
 
-from helpers.interventions import ActivScalar
+from helpers.activation_scaling.interventions import ActivScalar
 
 
 def blocks(hf):
@@ -14,7 +14,7 @@ def blocks(hf):
 
 
 def independent_logits(hf, intervention, tokens: torch.Tensor, beta: float) -> torch.Tensor:
-    """Last-position logits of a Hugging Face model, by PyTorch's own hooks for attn_out, mlp_out and resid_post."""
+    """Last-token logits of a Hugging Face model, steered at attn_out, mlp_out or resid_post."""
 
     def edit(site: str, layer: int):
         theta = intervention.theta[site].detach()
@@ -35,9 +35,11 @@ def independent_logits(hf, intervention, tokens: torch.Tensor, beta: float) -> t
     handles = []
     for layer in intervention.points.layers:
         block = blocks(hf)[layer]
-        places = {"resid_post": block, "mlp_out": block.mlp}
-        places["attn_out"] = next(getattr(block, name) for name in ("attn", "self_attn", "attention") if hasattr(block, name))
-        handles += [places[site].register_forward_hook(edit(site, layer)) for site in intervention.points.sites]
+        attention = [name for name in ("attn", "self_attn", "attention") if hasattr(block, name)]
+        places = {"attn_out": getattr(block, attention[0]), "mlp_out": block.mlp}
+        places["resid_post"] = block
+        for site in intervention.points.sites:
+            handles.append(places[site].register_forward_hook(edit(site, layer)))
     try:
         return hf(tokens).logits[:, -1]
     finally:

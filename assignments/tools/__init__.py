@@ -1,1 +1,1 @@
-"""Build, publish and grade the problem sets. Never part of the wheel or of what students get; nbgrader does the grading."""
+"""Tools that make the student versions of the problem sets and grade what is handed in."""

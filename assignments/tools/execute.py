@@ -1,77 +1,51 @@
-"""Run a submission's cells so that nothing in them can stop the grading: nbgrader's own step, with a kernel that is started again.
+"""Run a submission so that nothing in it can stop the grading: nbgrader's step, made robust.
 
-A cell that takes too long, or takes the kernel with it, loses its points; the kernel is started again, the cells before it are
-run once more without it, and the cells after it run. A check counts as passed only if it ran to its last line.
+A cell that takes too long or ends the kernel loses its points. A new kernel is started, the cells
+before it are rerun without it, and the cells after it run. A check counts as passed only if it ran
+to its last line.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
-import sys
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from pathlib import Path
 from typing import ClassVar
 
 import psutil
-from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
 from nbclient.client import NotebookClient
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
-from nbformat.v4 import new_output
+from nbformat.v4 import new_code_cell, new_output
 from nbgrader.preprocessors import Execute
 
 from assignments.tools import jail
-from assignments.tools.sources import Limits, marks
+from assignments.tools.backup import backup, restore
+from assignments.tools.kernel import JailSpec, Run, environment
+from assignments.tools.sources import CHECKS, marks
 
-TOKEN = "STEERING_BOOK_GRADING"  # marks every process that a kernel starts
-OUTPUT_BYTES = 500_000  # a cell's; what is beyond is dropped
-RESTARTS = 5
-# Put in front of a check: the functions it is written with, as the book has them, whatever student code made of these names.
-FRESH = (
-    "import sys as _s, importlib as _i\n"
-    "if 'helpers.checks' in _s.modules: _m = _i.reload(_s.modules['helpers.checks']); globals().update({_n: getattr(_m, _n) for _n in _m.__all__})\n"
-)
+TOKEN = "STEERING_BOOK_GRADING"  # environment variable of every process that a kernel starts
+MAX_OUTPUT = 500_000  # characters a cell; the rest is dropped
+MAX_RESTARTS = 5
+KERNEL_LOST = (DeadKernelError, CellTimeoutError, RuntimeError)
 
-
-@dataclass
-class Run:
-    """How submissions are run, and what happened in the one at hand.
-
-    Attributes:
-        limits: of the set.
-        memory_bytes: of a kernel.
-        user: whom the kernel runs as; empty for the user who grades.
-        hidden: folders that a kernel shall not read.
-        before, after: called around the run of untrusted code.
-        events: what happened, in words.
-    """
-
-    limits: Limits | None
-    memory_bytes: int = 6 * 2**30
-    user: str = ""
-    hidden: list[str] = field(default_factory=list)
-    before: Callable[[], object] = lambda: None
-    after: Callable[[], object] = lambda: None
-    events: list[str] = field(default_factory=list)
-
-
-class JailSpec(KernelSpecManager):
-    """One kernel: the jail, in the Python that grades."""
-
-    policy: dict = {}
-
-    def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
-        argv = [sys.executable, "-P", jail.__file__, json.dumps(self.policy), "-f", "{connection_file}"]
-        return KernelSpec(argv=argv, display_name="graded", language="python")
+CODE = CHECKS.read_text(encoding="utf-8")
+# Put in front of each check: the functions of checks.py as they were before any student code ran,
+# whatever has since become of the module, its file or these names.
+FRESH = f"""
+import sys as _s
+if "checks" in _s.modules:
+    _m = vars(_s.modules["checks"])
+    exec(compile({CODE!r}, "checks.py", "exec", dont_inherit=True), _m)
+    globals().update({{_n: _m[_n] for _n in _m["__all__"]}})
+"""
 
 
 class GradedExecute(Execute):
-    """nbgrader's Execute for code that is not trusted. ``run`` is set before each submission."""
+    """nbgrader's Execute for untrusted code. Set ``run`` before each submission."""
 
     run: ClassVar[Run]
 
@@ -79,12 +53,16 @@ class GradedExecute(Execute):
         NotebookClient.__init__(self, nb, None)
         self.reset_execution_trackers()
         self._check_assign_resources(resources)
-        self.timeout, self.iopub_timeout, self.shutdown_kernel = max(1, int(self.run.limits.cell_seconds)), 10, "immediate"
-        self.broken: set[int] = set()
-        self.restarts, self.started, self.token, self.proof = 0, time.monotonic(), secrets.token_hex(16), ""
-        self.run.before()
+        self.timeout = max(1, int(self.run.cell_seconds))
+        self.iopub_timeout, self.shutdown_kernel = 10, "immediate"
+        self.broken: set[int] = set()  # cells that ended a kernel
+        self.restarts, self.proof, self.token = 0, "", secrets.token_hex(16)
+        self.started = time.monotonic()
+        files = backup(self.run.course)
+        folder = tempfile.TemporaryDirectory(prefix="grading-", ignore_cleanup_errors=True)
         try:
-            with tempfile.TemporaryDirectory(prefix="grading-", ignore_cleanup_errors=True) as self.scratch:
+            with folder as place:
+                self._make_folders(Path(place))
                 try:
                     self._start()
                     for index, cell in enumerate(nb.cells):
@@ -93,26 +71,34 @@ class GradedExecute(Execute):
                 finally:
                     self._stop()
         finally:
-            self.run.after()
+            if restored := restore(files):
+                self.run.events.append(
+                    f"{len(restored)} files of the grader were changed or deleted while this "
+                    "ran, and were restored"
+                )
         return nb, self.resources
 
-    def _start(self) -> None:
-        environment = {name: os.environ[name] for name in ("PATH", "LANG", "LC_ALL", "PYTHONPATH", "OMP_NUM_THREADS") if name in os.environ}
-        from helpers.settings import SETTINGS
+    def _make_folders(self, place: Path) -> None:
+        """One folder that student code can write to, and one with checks.py that it cannot."""
+        place.chmod(0o755)  # for a kernel that runs as another user
+        self.scratch, self.handout = str(place / "scratch"), str(place / "handout")
+        os.mkdir(self.scratch)
+        os.mkdir(self.handout)
+        Path(self.handout, CHECKS.name).write_text(CODE, encoding="utf-8")
 
-        environment |= {name: self.scratch for name in ("HOME", "TMPDIR", "IPYTHONDIR", "MPLCONFIGDIR", "JUPYTER_RUNTIME_DIR", "XDG_CACHE_HOME")}
-        environment |= {"BOOK_CACHE": str(SETTINGS.cache), "BOOK_PROGRESS": "off", "HF_HUB_OFFLINE": "1", "OMP_WAIT_POLICY": "passive"}
-        environment |= {"CUDA_VISIBLE_DEVICES": "", "PYTHONDONTWRITEBYTECODE": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1", TOKEN: self.token}
+    def _start(self) -> None:
         specs = JailSpec()
-        specs.policy = {"scratch": self.scratch, "user": self.run.user, "memory_bytes": self.run.memory_bytes, "file_bytes": 2**28, "hidden": self.run.hidden}
+        specs.policy = self.run.policy(self.scratch)
         self.km = AsyncKernelManager(kernel_name="python3", kernel_spec_manager=specs)
-        self.start_new_kernel(cwd=self.scratch, env=environment)
+        variables = environment(self.scratch, self.handout) | {TOKEN: self.token}
+        self.start_new_kernel(cwd=self.scratch, env=variables)
         self.start_new_kernel_client()
 
     def _stop(self) -> None:
+        """End the kernel and every process that it left behind."""
         if self.km is not None:
             self._cleanup_kernel()
-        for process in psutil.process_iter():  # whatever the kernel started and left behind
+        for process in psutil.process_iter():
             try:
                 if process.environ().get(TOKEN) == self.token:
                     process.kill()
@@ -120,35 +106,43 @@ class GradedExecute(Execute):
                 continue
 
     def _run(self, cell: NotebookNode, index: int) -> None:
-        if time.monotonic() - self.started > self.run.limits.total_seconds or self.restarts > RESTARTS:
+        """Run a cell; if that costs the kernel, go on with a new one."""
+        seconds = time.monotonic() - self.started
+        if seconds > self.run.total_seconds or self.restarts > MAX_RESTARTS:
             self._fail(cell, "NotRun", "earlier cells used up the time of the whole set")
             return
         try:
             self._once(cell, index)
-        except (DeadKernelError, CellTimeoutError, RuntimeError) as error:
+        except KERNEL_LOST as error:
             self.broken.add(index)
-            why = "did not stop when it was interrupted" if isinstance(error, CellTimeoutError) else "ended the kernel (out of memory, or on purpose)"
-            self._fail(cell, "KernelDied", f"this cell {why}; the kernel was started again and the next cells were run")
+            why = "ended the kernel (out of memory, or on purpose)"
+            if isinstance(error, CellTimeoutError):
+                why = "did not stop when it was interrupted"
+            message = f"this cell {why}; a new kernel was started and the next cells were run"
+            self._fail(cell, "KernelDied", message)
             self._restart(index)
 
     def _restart(self, index: int) -> None:
-        """A new kernel, in which the cells before this one were run again: all but checks, and those that break kernels."""
+        """Start a new kernel and rerun earlier cells, except checks and those that end kernels."""
         self.restarts += 1
         self._stop()
         self._start()
         for number, cell in enumerate(self.nb.cells[:index]):
-            if cell.cell_type == "code" and number not in self.broken and not marks(cell).get("grade") and self.restarts <= RESTARTS:
-                again = NotebookNode(cell_type="code", source=cell.source, metadata={}, outputs=[], execution_count=None)
-                try:
-                    NotebookClient.execute_cell(self, again, number)
-                except (DeadKernelError, CellTimeoutError, RuntimeError):
-                    self.broken.add(number)
-                    self._restart(index)
-                    return
-                finally:
-                    self.nb.cells[number] = cell
+            if self.restarts > MAX_RESTARTS:
+                return
+            if cell.cell_type != "code" or number in self.broken or marks(cell).get("grade"):
+                continue
+            try:
+                NotebookClient.execute_cell(self, new_code_cell(cell.source), number)
+            except KERNEL_LOST:
+                self.broken.add(number)
+                self._restart(index)
+                return
+            finally:
+                self.nb.cells[number] = cell
 
     def _once(self, cell: NotebookNode, index: int) -> None:
+        """Run a cell; a check with fresh functions before it and a proof of its end after it."""
         graded, source = bool(marks(cell).get("grade")), cell.source
         self.proof, self.seen = (secrets.token_hex(16) if graded else ""), 0
         if graded:
@@ -159,30 +153,34 @@ class GradedExecute(Execute):
             cell.source = source
         errors = [output for output in cell.outputs if output.output_type == "error"]
         if any(error.ename == "CellTimeoutError" for error in errors):
-            self._fail(cell, "CellTimeoutError", f"this cell took more than {self.timeout} seconds and was interrupted")
+            message = f"this cell took more than {self.timeout} seconds and was interrupted"
+            self._fail(cell, "CellTimeoutError", message)
             return
         if graded:
-            self._judge(cell)
+            self._judge(cell, errors)
         for error in errors:
-            if error.ename == "MemoryError" or "not enough memory" in error.evalue or error.evalue.startswith(jail.NOT_ALLOWED):
+            memory = error.ename == "MemoryError" or "not enough memory" in error.evalue
+            if memory or error.evalue.startswith(jail.NOT_ALLOWED):
                 self._note(cell, f"{error.ename} {error.evalue}".strip())
 
-    def _judge(self, cell: NotebookNode) -> None:
-        """Keep of a check's outputs what decides it: an error, or the proof that it ran to its end."""
+    def _judge(self, cell: NotebookNode, errors: list[NotebookNode]) -> None:
+        """Keep a check's text and error, which decide it; without an error it needs the proof."""
         text = "".join(output.text for output in cell.outputs if output.output_type == "stream")
-        errors = [output for output in cell.outputs if output.output_type == "error"]
         if not errors and self.proof not in text:
             self._fail(cell, "IncompleteCheck", "this check did not run to its end")
             return
-        said = text.replace(self.proof + "\n", "")
-        cell.outputs = ([new_output("stream", name="stdout", text=said)] if said else []) + errors[-1:]
+        text = text.replace(self.proof + "\n", "")
+        printed = [new_output("stream", name="stdout", text=text)] if text else []
+        cell.outputs = printed + errors[-1:]
 
     def _fail(self, cell: NotebookNode, ename: str, message: str) -> None:
-        cell.outputs = [new_output("error", ename=ename, evalue=message, traceback=[f"{ename}: {message}"])]
+        error = {"ename": ename, "evalue": message, "traceback": [f"{ename}: {message}"]}
+        cell.outputs = [new_output("error", **error)]
         self._note(cell, message)
 
     def _note(self, cell: NotebookNode, message: str) -> None:
-        self.run.events.append(f"{marks(cell).get('grade_id') or 'a cell of the student'}: {message}")
+        place = marks(cell).get("grade_id") or "a cell of the student"
+        self.run.events.append(f"{place}: {message}")
 
     def process_message(self, msg, cell, cell_index):
         """Drop widgets, and output beyond what anybody reads."""
@@ -191,17 +189,23 @@ class GradedExecute(Execute):
             return None
         if kind in ("stream", "display_data", "execute_result", "update_display_data"):
             self.seen += len(str(content))
-            if self.seen > OUTPUT_BYTES and not (self.proof and self.proof in content.get("text", "")):
+            proof = self.proof and self.proof in content.get("text", "")
+            if self.seen > MAX_OUTPUT and not proof:
                 return None
         return super().process_message(msg, cell, cell_index)
 
     async def _async_check_alive(self) -> None:
-        """Called every second: a kernel that has taken too much memory is ended, where the operating system did not."""
+        """End a kernel that uses too much memory (called every second).
+
+        Not every operating system enforces the limit that the kernel sets for itself.
+        """
         try:
             kernel = psutil.Process(self.km.provisioner.pid)
-            used = sum(process.memory_info().rss for process in (kernel, *kernel.children(recursive=True)))
+            processes = [kernel, *kernel.children(recursive=True)]
+            used = sum(process.memory_info().rss for process in processes)
             if used > self.run.memory_bytes:
-                self.run.events.append(f"the kernel used {used / 2**30:.1f} GB of memory and was ended")
+                used_gb = f"{used / 2**30:.1f} GB"
+                self.run.events.append(f"the kernel used {used_gb} of memory and was ended")
                 kernel.kill()
         except (psutil.Error, AttributeError):
             pass

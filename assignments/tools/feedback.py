@@ -9,11 +9,14 @@ from assignments.tools.sources import marks, regions, shown
 
 
 class HideTests(NbGraderPreprocessor):
-    """Takes the hidden tests out of the cells, and out of every output in which they were quoted."""
+    """Remove hidden tests from the cells, and outputs that quote a line of them."""
 
     def preprocess(self, nb, resources):
-        hidden = {line.strip() for cell in nb.cells for line, kind in regions(cell.source) if kind == "hidden test"}
-        hidden = {line for line in hidden if len(line) > 15}
+        hidden = set()
+        for cell in nb.cells:
+            for line, kind in regions(cell.source):
+                if kind == "HIDDEN TESTS" and len(line.strip()) > 15:
+                    hidden.add(line.strip())
         for cell in nb.cells:
             if cell.cell_type != "code":
                 continue
@@ -22,16 +25,19 @@ class HideTests(NbGraderPreprocessor):
                 cell.source = shown(cell.source)
             outputs = []
             for output in cell.outputs:
-                if output.output_type == "error":
-                    traceback = [f"{output.ename}: {output.evalue}"] if graded else output.traceback
-                    output = new_output("error", ename=output.ename, evalue=output.evalue, traceback=traceback)
-                if not any(line in str(dict(output)) or line in _text(output) for line in hidden):
+                # A traceback quotes the lines of the check; its message is enough.
+                if graded and output.output_type == "error":
+                    ename, evalue = output.ename, output.evalue
+                    traceback = [f"{ename}: {evalue}"]
+                    output = new_output("error", ename=ename, evalue=evalue, traceback=traceback)
+                if not any(line in _text(output) for line in hidden):
                     outputs.append(output)
             cell.outputs = outputs
         return nb, resources
 
 
 def _text(output) -> str:
-    """All that an output says, as one text."""
-    parts = [output.get("text", ""), output.get("evalue", ""), *output.get("traceback", []), *map(str, output.get("data", {}).values())]
-    return "\n".join(parts)
+    """All that an output says, plain and as Python would write it."""
+    data = map(str, output.get("data", {}).values())
+    parts = [output.get("text", ""), output.get("evalue", ""), *output.get("traceback", []), *data]
+    return "\n".join([str(dict(output)), *parts])

@@ -1,6 +1,7 @@
-"""``python -m assignments.tools.grade FOLDER``: grade every submission in a folder; write grades and feedback.
+"""``python -m assignments.tools.grade FOLDER``: grade submissions; write grades and feedback.
 
-The results are nbgrader course folders, one a set, in which the written answers can be marked (``nbgrader formgrader``).
+The results are nbgrader course folders, one for each set, in which written answers can be marked
+(``nbgrader formgrader``).
 """
 
 from __future__ import annotations
@@ -18,19 +19,20 @@ import nbformat
 from assignments.tools.course import make_course, released
 from assignments.tools.execute import GradedExecute, Run
 from assignments.tools.mend import mend
-from assignments.tools.sources import ROOT, SOURCE, limits, read_set, set_names
+from assignments.tools.sources import ROOT, SOURCE, read_set, set_names
 from assignments.tools.submissions import Submission, find
-from assignments.tools.vault import Vault
 
 
 @dataclass
 class Grade:
-    """What one submission got.
+    """Result of one submission.
 
     Attributes:
-        parts: points by part; None where a written answer waits to be marked.
-        points, automatic: the sum so far, and the most that the checks can give.
-        total: the most that the set can give.
+        points: sum so far.
+        automatic: maximum that the checks can give.
+        total: maximum of the set.
+        to_mark: written answers that wait to be marked.
+        parts: points by part; None where a written answer waits.
         notes: what happened, in words.
     """
 
@@ -52,16 +54,10 @@ class Grader:
         self.name, self.course, self.run = name, out / name, run
         self.api = make_course(self.course, name, source)
         self.frame = nbformat.read(released(self.course, name), as_version=4)
-        self.vault = Vault()
-        self.run.before = lambda: self.vault.keep(self.course)
-        self.run.after = self._restore
-
-    def _restore(self) -> None:
-        if put_back := self.vault.restore():
-            self.run.events.append(f"{len(put_back)} files of the grader were changed or deleted while this ran, and were put back")
+        run.course = self.course
 
     def grade(self, submission: Submission) -> Grade:
-        """Grade one submission; whatever happens, there is a result that says what."""
+        """Grade one submission; whatever happens, the result says what."""
         start, grade = time.monotonic(), Grade(self.name, submission.student)
         notebook, grade.notes = mend(submission.text, self.frame)
         place = self.course / "submitted" / submission.student / self.name / f"{self.name}.ipynb"
@@ -74,16 +70,16 @@ class Grader:
             result = step(self.name, submission.student, force=True)
             if not result["success"]:
                 grade.notes.append(f"nbgrader stopped: {result['error'].strip().splitlines()[-1]}")
-                (self.course / f"{submission.student}.log").write_text(f"{result.get('log', '')}\n{result['error']}", encoding="utf-8")
+                log = f"{result.get('log', '')}\n{result['error']}"
+                (self.course / f"{submission.student}.log").write_text(log, encoding="utf-8")
                 break
         grade.notes += self.run.events
-        self._read(grade)
+        self._read_points(grade)
         grade.seconds = round(time.monotonic() - start, 1)
-        self.vault.keep(self.course)
         return grade
 
-    def _read(self, grade: Grade) -> None:
-        """Points from the gradebook."""
+    def _read_points(self, grade: Grade) -> None:
+        """Fill in the points from the gradebook."""
         with self.api.gradebook as gradebook:
             for cell in gradebook.find_submission(self.name, grade.student).notebooks[0].grades:
                 waits = bool(cell.needs_manual_grade) and cell.manual_score is None
@@ -95,65 +91,92 @@ class Grader:
 
 
 def write_csv(grades: list[Grade], path: Path) -> None:
-    """All grades in one table, one row a submission."""
+    """Write all grades as one table, a row for each submission and a column for each part."""
     parts = sorted({part for grade in grades for part in grade.parts})
-    columns = ["set", "student", "points", "automatic", "total", "to_mark", *parts, "seconds", "notes"]
+    columns = ["set", "student", "points", "automatic", "total", "to_mark"]
+    columns += [*parts, "seconds", "notes"]
     with path.open("w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, columns)
+        table = csv.DictWriter(file, columns, extrasaction="ignore")
         table.writeheader()
         for grade in grades:
-            row = asdict(grade)
-            table.writerow({key: row[key] for key in columns if key in row} | row["parts"] | {"notes": "; ".join(grade.notes)})
+            table.writerow(asdict(grade) | grade.parts | {"notes": "; ".join(grade.notes)})
 
 
-def grade_all(folder: Path, out: Path, run: Run, *, factor: float = 1.0, source: Path = SOURCE, only: str = "") -> list[Grade]:
-    """Grade every submission under a folder, and write ``grades.csv`` after each of them."""
-    submissions, notes = find(folder, [only] if only else set_names(source))
+def grade_all(
+    folder: Path, out: Path, run: Run, *, factor: float = 1.0, source: Path = SOURCE
+) -> list[Grade]:
+    """Grade every submission in a folder, and write ``grades.csv`` after each of them.
+
+    Args:
+        run: how submissions are run; its time limits come from the sets.
+        factor: of the time limits.
+    """
+    submissions, notes = find(folder, set_names(source))
     for note in notes:
         print(f"note: {note}")
     out.mkdir(parents=True, exist_ok=True)
-    # Not a folder that holds what every kernel needs.
+
+    # Hide sources, other submissions and results, but no folder that holds what kernels need.
     needed = (Path(sys.prefix), ROOT / "helpers")
-    secret = (source, ROOT / "assignments", ROOT / "tests" / "assignments", folder, out)
-    run.hidden += [str(path) for path in secret if not any(place.is_relative_to(path) for place in needed)]
-    grades, graders = [], {}
+    for path in (source, ROOT / "assignments", ROOT / "tests" / "assignments", folder, out):
+        if not any(place.is_relative_to(path) for place in needed):
+            run.hidden.append(str(path))
+
+    grades, grader = [], None
     for number, submission in enumerate(submissions, 1):
-        if submission.set not in graders:
-            run.limits = limits(read_set(submission.set, source)).times(factor)
-            graders = {submission.set: Grader(submission.set, out, run, source)}
-        grade = graders[submission.set].grade(submission)
+        if grader is None or grader.name != submission.set:
+            limits = read_set(submission.set, source).metadata["grading"]
+            run.cell_seconds = factor * limits["cell_seconds"]
+            run.total_seconds = factor * limits["total_seconds"]
+            grader = Grader(submission.set, out, run, source)
+        grade = grader.grade(submission)
         grades.append(grade)
         write_csv(grades, out / "grades.csv")
-        marked = f", {grade.to_mark} written answers to mark" if grade.to_mark else ""
-        print(f"{number}/{len(submissions)} {grade.set} {grade.student}: {grade.points:g} of {grade.automatic:g} automatic points{marked}, {grade.seconds:.0f} s", flush=True)
+        print(
+            f"{number}/{len(submissions)} {grade.set} {grade.student}: "
+            f"{grade.points:g} of {grade.automatic:g} automatic points, "
+            f"{grade.to_mark} written answers to mark, {grade.seconds:.0f} s",
+            flush=True,
+        )
         for note in grade.notes:
             print(f"    {note}", flush=True)
     return grades
 
 
-def main() -> None:
+def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m assignments.tools.grade", description=__doc__)
-    parser.add_argument("folder", type=Path, help="with the submissions, for example ada/ps1.ipynb")
-    parser.add_argument("--out", type=Path, default=ROOT / "_build" / "grades", help="where grades.csv and the feedback go")
-    parser.add_argument("--set", default="", choices=["", *set_names()], help="grade this set only")
-    parser.add_argument("--memory-gb", type=float, default=6.0, help="that a submission may use")
-    parser.add_argument("--time-factor", type=float, default=1.0, help="multiplies the sets' time limits, for a slow machine")
-    parser.add_argument("--kernel-user", default="", help="as root: run the students' code as this user")
-    parser.add_argument("--allow-root", action="store_true", help="run the students' code as root")
-    given = parser.parse_args()
+    add = parser.add_argument
+    add("folder", type=Path, help="with the submissions, for example ada/ps1.ipynb")
+    default = ROOT / "_build" / "grades"
+    add("--out", type=Path, default=default, help="where grades.csv and the feedback go")
+    add("--memory-gb", type=float, default=6.0, help="memory limit of a submission")
+    add("--time-factor", type=float, default=1.0, help="multiplies the sets' time limits")
+    add("--kernel-user", default="", help="as root: run student code as this user")
+    add("--allow-root", action="store_true", help="run student code as root")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Refuse what would be unsafe, then grade."""
+    given = arguments()
+    folder, out = given.folder.resolve(), given.out.resolve()
     root = hasattr(os, "geteuid") and os.geteuid() == 0
     if root and not (given.allow_root or given.kernel_user):
-        sys.exit("Student code is not trusted, and this is root. Grade as another user, name one with --kernel-user, or say --allow-root in a container.")
+        sys.exit(
+            "This is root, and student code is not trusted. Grade as another user, name one with "
+            "--kernel-user, or use --allow-root in a container."
+        )
     if given.kernel_user and not root:
         sys.exit("--kernel-user needs root: only root can start a process as another user.")
-    if not given.folder.is_dir():
-        sys.exit(f"there is no folder {given.folder}")
-    if given.out.resolve().is_relative_to(given.folder.resolve()):
-        sys.exit(f"{given.out} lies in the folder of the submissions: choose another place with --out")
-    run = Run(limits=None, memory_bytes=int(given.memory_gb * 2**30), user=given.kernel_user)
-    grades = grade_all(given.folder.resolve(), given.out.resolve(), run, factor=given.time_factor, only=given.set)
-    print(f"{len(grades)} submissions graded: {given.out / 'grades.csv'}; feedback in {given.out}/*/feedback")
+    if not folder.is_dir():
+        sys.exit(f"There is no folder {given.folder}: name the one with the submissions.")
+    if out.is_relative_to(folder):
+        sys.exit(f"{given.out} is inside the folder of submissions: choose another --out.")
+    run = Run(memory_bytes=int(given.memory_gb * 2**30), user=given.kernel_user)
+    grades = grade_all(folder, out, run, factor=given.time_factor)
+    feedback = f"feedback in {given.out}/*/feedback"
+    print(f"{len(grades)} submissions graded: {given.out / 'grades.csv'}; {feedback}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""Turn whatever a student handed in into a notebook that nbgrader can grade, and say what had to be mended.
+"""Turn whatever was handed in into a notebook that nbgrader can grade, and note what was wrong.
 
-The student version is the frame. From the submission come the answers and the student's own cells, each after the cell it followed;
-everything that students are to leave alone is taken from the frame, whatever was changed, doubled or deleted.
+The student version is the frame. Answers and added cells come from the submission, each added cell
+after the cell that it followed; everything else comes from the frame, whatever was changed,
+duplicated or deleted.
 """
 
 from __future__ import annotations
@@ -16,43 +17,47 @@ from assignments.tools.sources import marks
 
 
 def mend(text: str, frame: NotebookNode) -> tuple[NotebookNode, list[str]]:
-    """The submission in the frame of the student version.
+    """A submission in the frame of the student version.
 
     Args:
         text: the file that was handed in.
         frame: the student version.
 
     Returns:
-        A notebook with every cell of the frame, and what was mended. A file that is no notebook gives the empty frame.
+        A notebook with every cell of the frame, and notes on what was changed. If the file cannot
+        be read as a notebook: the frame without answers.
     """
     frame = copy.deepcopy(frame)
     try:
-        cells = nbformat.reads(text, as_version=4).cells
-        sources = [(marks(cell).get("grade_id"), cell.cell_type, str(cell.source)) for cell in cells]
-    except Exception as error:  # a broken file can fail in any way
-        return frame, [f"the file cannot be read as a notebook ({type(error).__name__}); it counts as empty"]
+        submitted = []
+        for cell in nbformat.reads(text, as_version=4).cells:
+            submitted.append((marks(cell).get("grade_id"), cell.cell_type, str(cell.source)))
+    except Exception as error:  # a damaged file can fail in any way
+        kind = type(error).__name__
+        return frame, [f"the file cannot be read as a notebook ({kind}); it counts as empty"]
+
+    # Sort the submitted cells into the frame's own and added ones.
     expected = {marks(cell).grade_id: cell for cell in frame.cells if marks(cell)}
-    answers: dict[str, str] = {}
-    own: dict[str | None, list[NotebookNode]] = {}
+    sources: dict[str, str] = {}
+    added: dict[str | None, list[NotebookNode]] = {}
     notes, after = [], None
-    for grade_id, kind, source in sources:
-        if grade_id in expected:
-            if grade_id in answers:
-                notes.append(f"{grade_id} is there twice; the first counts")
-                continue
-            answers[grade_id] = source
-            after = grade_id
+    for grade_id, kind, source in submitted:
+        if grade_id in sources:
+            notes.append(f"{grade_id} is there twice; the first counts")
+        elif grade_id in expected:
+            sources[grade_id], after = source, grade_id
             if not marks(expected[grade_id]).solution and source != expected[grade_id].source:
                 notes.append(f"{grade_id} was changed; the original counts")
         elif kind == "code" and source.strip():
-            own.setdefault(after, []).append(new_code_cell(source))
-    notes += [f"{grade_id} was missing" for grade_id in expected if grade_id not in answers]
-    mended = list(own.get(None, []))
+            added.setdefault(after, []).append(new_code_cell(source))
+    notes += [f"{grade_id} was missing" for grade_id in expected if grade_id not in sources]
+
+    # Put the answers and the added cells into the frame.
+    cells = list(added.get(None, []))
     for cell in frame.cells:
         grade_id = marks(cell).get("grade_id")
-        if grade_id and marks(cell).solution and grade_id in answers:
-            cell.source = answers[grade_id]
-        mended.append(cell)
-        mended += own.get(grade_id, []) if grade_id else []
-    frame.cells = mended
+        if grade_id in sources and marks(cell).solution:
+            cell.source = sources[grade_id]
+        cells += [cell, *(added.get(grade_id, []) if grade_id else [])]
+    frame.cells = cells
     return frame, notes

@@ -1,39 +1,44 @@
-"""``python -m assignments.tools.publish``: put the student versions beside the built site, and links to them on its page.
+"""``python -m assignments.tools.publish``: put the student versions on the built site.
 
-Needs no nbgrader. Only files that ``release`` made are copied, so nothing of the sources can reach the site.
+Needs no nbgrader. Only files that ``release`` made are copied, so nothing of the sources can reach
+the site.
 """
 
 from __future__ import annotations
 
 import re
-import shutil
 from pathlib import Path
+from zipfile import ZipFile
 
 import nbformat
 
-from assignments.tools.sources import ROOT
+from assignments.tools.sources import CHECKS, ROOT
 
-PLACE = re.compile(r'(<div id="assignment-releases">).*?(</div>)', re.DOTALL)
+LINKS = re.compile(r'(<div id="assignment-releases">).*?(</div>)', re.DOTALL)
 
 
 def publish(releases: Path, site: Path) -> Path | None:
-    """Copy the releases into the site and link them.
+    """Put each student version into the site as a zip file, and link it.
 
     Returns:
         The page with the links; None if there is no site or no release yet.
     """
-    page, sets = site / "assignments.html", sorted(releases.glob("*.ipynb"))
-    if not page.is_file() or not sets:
+    page, notebooks = site / "assignments.html", sorted(releases.glob("*/*.ipynb"))
+    if not page.is_file() or not notebooks:
         return None
     items = []
-    for path in sets:
-        target = site / "assignments" / path.name
+    for path in notebooks:
+        target = site / "assignments" / f"{path.stem}.zip"
         target.parent.mkdir(exist_ok=True)
-        shutil.copy(path, target)
+        with ZipFile(target, "w") as archive:
+            for file in (path, path.with_name(CHECKS.name)):
+                archive.write(file, f"{path.stem}/{file.name}")
         title = nbformat.read(path, as_version=4).cells[0].source.splitlines()[0].lstrip("# ")
-        items.append(f'<li><a class="reference external" href="assignments/{path.name}" download>{title}</a></li>')
-    text = page.read_text(encoding="utf-8")
-    page.write_text(PLACE.sub(lambda match: f"{match[1]}<ul>{''.join(items)}</ul>{match[2]}", text), encoding="utf-8")
+        link = f'<a class="reference external" href="assignments/{target.name}" download>'
+        items.append(f"<li>{link}{title}</a></li>")
+    html = page.read_text(encoding="utf-8")
+    html = LINKS.sub(lambda match: f"{match[1]}<ul>{''.join(items)}</ul>{match[2]}", html)
+    page.write_text(html, encoding="utf-8")
     return page
 
 

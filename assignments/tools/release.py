@@ -1,8 +1,10 @@
-"""``python -m assignments.tools.release``: the student versions of all sets, into ``_build/assignments``."""
+"""``python -m assignments.tools.release``: the student versions, into ``_build/assignments``.
+
+The student version of a set is a folder with its notebook and ``checks.py``.
+"""
 
 from __future__ import annotations
 
-import argparse
 import shutil
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,27 +15,20 @@ from assignments.tools.sources import ROOT, SOURCE, set_names
 
 
 def release(out: Path, source: Path = SOURCE) -> list[Path]:
-    """Write the student version of every set; nothing else is left in the folder."""
+    """Write the student version of every set into an emptied folder, and return the notebooks."""
     shutil.rmtree(out, ignore_errors=True)
-    out.mkdir(parents=True)
-    made = []
-    for name in set_names(source):
-        with TemporaryDirectory(prefix="release-") as course:
+    notebooks = []
+    with TemporaryDirectory(prefix="release-") as course:
+        for name in set_names(source):
             make_course(Path(course), name, source)
-            made.append(Path(shutil.copy(released(Path(course), name), out / f"{name}.ipynb")))
-    return made
-
-
-def main() -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m assignments.tools.release", description="Build the student versions of the problem sets.")
-    parser.add_argument("--out", type=Path, default=ROOT / "_build" / "assignments")
-    out = parser.parse_args().out.resolve()
-    for path in release(out):
-        print(f"student version: {path}")
-    if site := publish(out, ROOT / "_build" / "html"):
-        print(f"linked from the site's page {site}")
+            shutil.copytree(released(Path(course), name).parent, out / name)
+            notebooks.append(out / name / f"{name}.ipynb")
+    return notebooks
 
 
 if __name__ == "__main__":
-    main()
+    folder = ROOT / "_build" / "assignments"
+    for notebook in release(folder):
+        print(f"student version: {notebook.parent}")
+    if page := publish(folder, ROOT / "_build" / "html"):
+        print(f"linked from {page}")

@@ -1,9 +1,9 @@
-"""What the sources hold: the sets, their limits, and the lines that no student may see."""
+"""The sources of the problem sets: names, and the lines that no student may see."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import nbformat
@@ -11,38 +11,19 @@ from nbformat import NotebookNode
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "assignments" / "source"
-REGIONS = {"SOLUTION": "solution", "HIDDEN TESTS": "hidden test"}
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What one submission of a set may use.
-
-    Attributes:
-        cell_seconds: after which a cell is interrupted.
-        total_seconds: after which no further cell is run.
-    """
-
-    cell_seconds: float
-    total_seconds: float
-
-    def times(self, factor: float) -> Limits:
-        return Limits(self.cell_seconds * factor, self.total_seconds * factor)
+CHECKS = ROOT / "assignments" / "checks.py"  # handed out beside each notebook
+MARKER = re.compile(r"### (BEGIN|END) (SOLUTION|HIDDEN TESTS)")
 
 
 def set_names(source: Path = SOURCE) -> list[str]:
     """The sets, by the names of their folders."""
-    return sorted(path.parent.name for path in source.glob("*/*.ipynb") if path.stem == path.parent.name)
+    notebooks = source.glob("*/*.ipynb")
+    return sorted(path.stem for path in notebooks if path.stem == path.parent.name)
 
 
 def read_set(name: str, source: Path = SOURCE) -> NotebookNode:
     """The source of a set, with solutions and hidden tests."""
     return nbformat.read(source / name / f"{name}.ipynb", as_version=4)
-
-
-def limits(notebook: NotebookNode) -> Limits:
-    """The limits that a set's own metadata states."""
-    return Limits(**notebook.metadata["grading"])
 
 
 def marks(cell: NotebookNode) -> NotebookNode:
@@ -51,16 +32,14 @@ def marks(cell: NotebookNode) -> NotebookNode:
 
 
 def regions(text: str) -> Iterator[tuple[str, str]]:
-    """(line, kind) for each line of a cell; kind is "solution", "hidden test" or "". The marks themselves are left out."""
+    """(line, kind) of each line of a cell; kind is "SOLUTION", "HIDDEN TESTS" or "".
+
+    The markers themselves are left out.
+    """
     kind = ""
     for line in text.splitlines():
-        for mark, name in REGIONS.items():
-            if f"### BEGIN {mark}" in line:
-                kind = name
-                break
-            if f"### END {mark}" in line:
-                kind = ""
-                break
+        if marker := MARKER.search(line):
+            kind = marker[2] if marker[1] == "BEGIN" else ""
         else:
             yield line, kind
 
@@ -71,10 +50,10 @@ def shown(text: str) -> str:
 
 
 def secret_lines(notebook: NotebookNode) -> set[str]:
-    """Every line of a solution, a written reference answer or a hidden test that stands nowhere else in the notebook."""
+    """Lines of solutions, written reference answers and hidden tests that occur nowhere else."""
     secret, public = set(), set()
     for cell in notebook.cells:
         written = marks(cell).get("solution") and cell.cell_type == "markdown"
         for line, kind in regions(cell.source):
             (secret if kind or written else public).add(line.strip())
-    return {line for line in secret - public if any(character.isalnum() for character in line)}
+    return {line for line in secret - public if re.search(r"\w", line)}

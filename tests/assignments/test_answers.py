@@ -1,109 +1,161 @@
-"""Every wrong answer loses its part and no other; right ones keep theirs, whatever their style; an empty set loses all, quietly."""
+"""Wrong answers lose their part and no other; right ones keep theirs, whatever their style.
+
+The cells of a set run in this process, with a tiny random model in place of the embedded one.
+"""
 
 from __future__ import annotations
 
-import importlib
+import contextlib
+import io
+import re
+import sys
 from functools import cache
+from importlib import import_module
+from types import SimpleNamespace
 
 import pytest
-from runner import Runner, small_model
+from nbformat import NotebookNode
+from transformers import AutoTokenizer
 
-from assignments.tools.sources import ROOT, marks, set_names, shown
+from assignments import checks
+from assignments.tools.sources import ROOT, marks, read_set, set_names, shown
+from helpers.models.smollm2 import embedded_model
 
 pytestmark = pytest.mark.integration
 
 SETS = set_names()
-ANSWERS = {name: importlib.import_module(f"answers_{name}") for name in SETS}
-WRONG = [(name, part, number) for name in SETS for part, cases in ANSWERS[name].WRONG.items() for number in range(len(cases))]
-RIGHT = [(name, part, number) for name in SETS for part, cases in ANSWERS[name].RIGHT.items() for number in range(len(cases))]
-
-# What the page for teachers says that the checks say.
-SAID = [
-    ("ps1", "part1", "sign", "the gap is 1.5 (largest difference 3)"),
-    ("ps1", "part1", "typed in", "logit_gap: shape (2,), expected (1,)"),
-    ("ps1", "part1", "the book's helper", "logit_gap is to be written out, and it calls the book's own logit_diff"),
-    ("ps1", "part2", "hook left on", "a hook was left on the model"),
-    ("ps1", "part2", "forgot BOS", "shape (2, 11, 32), expected (2, 12, 32)"),
-    ("ps1", "part3", "β ignored", "β = 0 must leave the logits unchanged"),
-    ("ps1", "part3", "weights edited", "only activations may be, and on a copy"),
-    ("ps1", "part3", "forgot BOS: one position off", "wrong on another model at layer 0, position 2"),
-    ("ps1", "part4", "transposed", "effect_map for two layers, [layer pos]: shape (12, 2), expected (2, 12)"),
-    ("ps2", "part2", "other direction", "β = 1 moves one of two prompts from 1/2 to 3/4"),
-    ("ps2", "part2", "softmax over prompts", "wrong on 1 random prompts of 6 words"),
-    ("ps2", "part4", "descent", "six steps must raise E_0 on the training prompts"),
-    ("ps2", "part4", "trained on the test set", "six steps must raise E_0 on the training prompts"),
-    ("ps3", "part2", "transposed", "must be what head 1.3 writes at the last token"),
-    ("ps3", "part3", "norm on the wrong side", "must be what x becomes in the head, times the final norm's weights, read with m"),
-    ("ps4", "part5", "chosen on the reporting half", "so the multiple is −1"),
-]
-
-
-def label(case: tuple[str, str, int]) -> str:
-    name, part, number = case
-    return f"{name}-{part}-{ANSWERS[name].WRONG[part][number][0].replace(' ', '_')}"
+PARTS = [f"part{number}" for number in range(1, 6)]
+ANSWERS = {name: import_module(f"answers_{name}") for name in SETS}
+WRONG = []
+for _name in SETS:
+    for _part in PARTS:
+        WRONG += [(_name, _part, fault) for fault in ANSWERS[_name].WRONG[_part]]
+# Faults that could reach other parts, through a model or a list.
+LEAVES_TRACES = {
+    "hook left on",
+    "weights edited",
+    "in-place edit before the copy",
+    "the list is shuffled in place",
+    "people are taken out of the list",
+}
 
 
 @pytest.fixture(scope="module", autouse=True)
 def tiny_in_place_of_the_embedded_model() -> None:
-    small_model()
+    folder = embedded_model()
+    tokenizer = AutoTokenizer.from_pretrained(folder, add_bos_token=True, local_files_only=True)
+    checks._MODELS.clear()
+    checks._MODELS[()] = SimpleNamespace(tokenizer=tokenizer)
+    checks._MODELS[()] = checks._random_model("llama", seed=99)
+    sys.modules["checks"] = checks  # the name by which the notebooks import it
 
 
 @cache
-def runner(name: str) -> Runner:
-    return Runner(name)
+def code_cells(name: str) -> list[NotebookNode]:
+    return [cell for cell in read_set(name).cells if cell.cell_type == "code"]
 
 
-def parts(name: str) -> list[str]:
-    """The graded parts of a set."""
-    return [marks(cell).grade_id for cell in runner(name).cells if marks(cell).grade]
+def reference(name: str) -> dict[str, str]:
+    """The reference answers of a set, by part."""
+    return {marks(cell).grade_id: cell.source for cell in code_cells(name) if marks(cell).solution}
 
 
-def with_fault(source: str, fault: tuple[str, ...]) -> str:
-    """An answer cell with a fault: a text replaced, or the whole cell."""
-    if len(fault) == 2:
-        return fault[1]
-    assert fault[1] in source, f"{fault[1]!r} is not in the reference answer"
-    return source.replace(fault[1], fault[2])
+def run(
+    cells: list[NotebookNode], answers: dict[str, str], space: dict | None = None
+) -> dict[str, BaseException]:
+    """Run cells with other answers than the reference, and return what they raise, by cell."""
+    space = {"__name__": "__main__"} if space is None else space
+    raised = {}
+    for cell in cells:
+        grade_id = marks(cell).grade_id
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):
+                exec(compile(answers.get(grade_id, cell.source), grade_id, "exec"), space)
+        except BaseException as error:  # student code can raise anything
+            raised[grade_id] = error
+    return raised
+
+
+@cache
+def namespaces(name: str) -> dict[str, dict]:
+    """The variables before each answer cell, all answers before it being right."""
+    space, before = {"__name__": "__main__"}, {}
+    for cell in code_cells(name):
+        before[marks(cell).grade_id] = dict(space)
+        if "look" not in cell.metadata.get("tags", []):
+            assert not run([cell], {}, space)
+    return before
+
+
+def faulty(name: str, part: str, fault: str) -> dict[str, str]:
+    """The reference answer to a part with a fault."""
+    right, (old, new) = reference(name)[part], ANSWERS[name].WRONG[part][fault]
+    assert old in right
+    return {part: right.replace(old, new)}
 
 
 @pytest.mark.parametrize("name", SETS)
 def test_the_reference_answers_pass_every_check(name: str) -> None:
-    assert not runner(name).run({}, look=True)
+    assert not run(code_cells(name), {})
 
 
 @pytest.mark.parametrize("name", SETS)
 def test_an_empty_set_scores_nothing_and_raises_nothing_but_not_implemented(name: str) -> None:
     stub = "\n    # YOUR CODE HERE\n    raise NotImplementedError()"
-    wrong = runner(name).run({part: shown(source) + stub for part, source in runner(name).answers.items()}, look=True)
-    assert {part for part in wrong if part.endswith("-check")} == set(parts(name))
-    assert {type(error) for error in wrong.values()} == {NotImplementedError}
+    answers = {part: shown(source) + stub for part, source in reference(name).items()}
+    raised = run(code_cells(name), answers)
+    assert {part for part in raised if "check" in part} == {f"{part}-check" for part in PARTS}
+    assert {type(error) for error in raised.values()} == {NotImplementedError}
 
 
-@pytest.mark.parametrize("case", WRONG, ids=label)
-def test_a_wrong_answer_loses_its_part_and_no_other(case: tuple[str, str, int]) -> None:
-    name, part, number = case
-    answer = with_fault(runner(name).answers[part], ANSWERS[name].WRONG[part][number])
-    wrong = runner(name).run({part: answer})
-    assert set(wrong) == {f"{part}-check"}
-    assert str(wrong[f"{part}-check"]), "a check that fails says why"
+@cache
+def message(name: str, part: str, fault: str) -> str:
+    """What the check of a part says of a fault."""
+    cells = [cell for cell in code_cells(name) if marks(cell).grade_id in (part, f"{part}-check")]
+    raised = run(cells, faulty(name, part, fault), dict(namespaces(name)[part]))
+    assert list(raised) == [f"{part}-check"]
+    # Any other error would say that the fault is out of date.
+    assert isinstance(raised[f"{part}-check"], AssertionError), raised
+    return str(raised[f"{part}-check"])
 
 
-@pytest.mark.parametrize("name, part, fault, message", SAID, ids=lambda value: str(value)[:30].replace(" ", "_"))
-def test_a_check_says_what_the_page_for_teachers_says(name: str, part: str, fault: str, message: str) -> None:
-    assert message in (ROOT / "book" / "teaching.md").read_text(encoding="utf-8")
-    (found,) = [case for case in ANSWERS[name].WRONG[part] if case[0] == fault]
-    wrong = runner(name).run({part: with_fault(runner(name).answers[part], found)})
-    assert message in str(wrong[f"{part}-check"])
+@pytest.mark.parametrize("name, part, fault", WRONG)
+def test_a_wrong_answer_loses_its_part_and_the_check_says_why(
+    name: str, part: str, fault: str
+) -> None:
+    assert message(name, part, fault)
 
 
-@pytest.mark.parametrize("case", RIGHT, ids=lambda case: "-".join(map(str, case)))
-def test_a_right_answer_in_another_style_keeps_full_marks(case: tuple[str, str, int]) -> None:
-    name, part, number = case
-    assert not runner(name).run({part: ANSWERS[name].RIGHT[part][number]}, look=True)
+@pytest.mark.parametrize("name, part, fault", [case for case in WRONG if case[2] in LEAVES_TRACES])
+def test_a_wrong_answer_that_leaves_traces_costs_no_other_part(
+    name: str, part: str, fault: str
+) -> None:
+    cells = [cell for cell in code_cells(name) if "look" not in cell.metadata.get("tags", [])]
+    assert list(run(cells, faulty(name, part, fault))) == [f"{part}-check"]
 
 
 @pytest.mark.parametrize("name", SETS)
-def test_every_part_has_five_wrong_answers_and_another_style(name: str) -> None:
-    for part in parts(name):
-        part = part.removesuffix("-check")
-        assert len(ANSWERS[name].WRONG[part]) >= 5 and ANSWERS[name].RIGHT[part], part
+def test_right_answers_in_another_style_keep_full_marks(name: str) -> None:
+    assert set(ANSWERS[name].RIGHT) == set(PARTS)
+    assert not run(code_cells(name), ANSWERS[name].RIGHT)
+
+
+def test_the_page_for_teachers_quotes_the_checks() -> None:
+    page = (ROOT / "book" / "teaching.md").read_text(encoding="utf-8")
+    table = page.partition("## Wrong answers")[2].partition("\n\n`tests")[0]
+    said = [message(*case) for case in WRONG]
+    quotes = re.findall(r"\*(.+?)\*", table)
+    for quote in quotes:
+        for piece in quote.split("…"):
+            assert any(piece in text for text in said), piece
+    assert len(quotes) >= 14
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_a_part_has_five_wrong_answers_and_names_helpers_that_exist(name: str) -> None:
+    helpers = "".join(path.read_text("utf-8") for path in (ROOT / "helpers").rglob("*.py"))
+    assert all(len(ANSWERS[name].WRONG[part]) >= 5 for part in PARTS)
+    for cell in code_cells(name):
+        for names in re.findall(r"own_work\(\w+, (.+)\)", cell.source):
+            for helper in re.findall(r'"(\w+)"', names):
+                assert re.search(rf"(def |class |\.){helper}\b", helpers), helper

@@ -1,87 +1,31 @@
-"""Fixtures: the site, built once in the profile smoke; a browser that may ask no other host; a visit to every page."""
+"""Fixtures: a browser, a local server of the site, and pages opened in them."""
 
 from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from functools import cache, partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, Route, sync_playwright
-from sphinx_external_toc.parsing import parse_toc_yaml
+from playwright.sync_api import Browser, Page, sync_playwright
 
-ROOT = Path(__file__).parents[2]
-PAGES = list(parse_toc_yaml(ROOT / "book" / "_toc.yml"))
-WIDTHS = (390, 1280)  # pixels: a phone, a laptop
-SCHEMES = ("file", "http")
+from tests.site.browsing import WIDTHS, Visit, watch
+
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync")  # fmt: skip
-
-
-@dataclass
-class Visit:
-    """What happened when a page was opened, and what it held once it was drawn."""
-
-    outside: list[str] = field(default_factory=list)  # requests to another host, all refused
-    failed: list[str] = field(default_factory=list)  # requests that brought nothing
-    console: list[str] = field(default_factory=list)  # errors
-    facts: dict = field(default_factory=dict)
-
-
-# Asked of every page in one go, since a page takes longer to open than to look at.
-FACTS = r"""async () => {
-  await document.fonts.ready;
-  const words = document.querySelector('article').cloneNode(true);
-  words.querySelectorAll('pre, code, script, .katex').forEach(element => element.remove());
-  const wide = document.documentElement, formulae = [...document.querySelectorAll('.math')];
-  return {
-    title: document.title, description: document.querySelector('meta[name="description"]')?.content ?? '', lang: wide.lang, icon: document.querySelector('link[rel~="icon"]')?.href,
-    headings: document.querySelectorAll('article h1').length,
-    scroll: Math.max(wide.scrollWidth, document.body.scrollWidth), width: wide.clientWidth,
-    images: [...document.images].map(image => ({alt: image.alt, src: image.src.slice(0, 200), drawn: image.complete && image.naturalWidth > 0})),
-    links: [...document.querySelectorAll('a[href]')].map(link => link.href),
-    // Drawn: in view unless what it stands in is folded, with MathML for screen readers, and with its TeX, which is what a reader copies.
-    formulae: formulae.length, drawn: formulae.filter(element => {
-      const [one, ...more] = element.querySelectorAll('.katex'), box = one?.querySelector('.katex-html').getBoundingClientRect();
-      return one && !more.length && (!one.checkVisibility() || (box.width > 1 && box.height > 1)) && one.querySelector('math mrow')
-        && one.querySelector('annotation[encoding="application/x-tex"]').textContent.trim();
-    }).length,
-    // What lies to the left of its frame cannot be scrolled to; what lies to the right needs the keyboard.
-    cut: [...document.querySelectorAll('.katex-display')].filter(element => element.checkVisibility()
-      && (element.querySelector('.katex-html').getBoundingClientRect().left < element.getBoundingClientRect().left - 1
-        || (element.scrollWidth > element.clientWidth + 1 && element.tabIndex !== 0))).map(element => element.textContent),
-    wrong: [...document.querySelectorAll('.katex-error, .math > code')].map(element => element.textContent),
-    words: words.textContent,
-    bytes: [...performance.getEntriesByType('navigation'), ...performance.getEntriesByType('resource')]
-      .reduce((sum, entry) => {
-        sum[entry.name.includes('/_static/') ? 'shared' : 'own'] += entry.decodedBodySize;
-        return sum;
-      }, {shared: 0, own: 0}),
-    loaded: performance.getEntriesByType('resource').map(entry => entry.name),
-    widgets: document.querySelectorAll('script[type="application/vnd.jupyter.widget-view+json"]').length,
-  };
-}"""
-
-
-@pytest.fixture(scope="session")
-def site() -> Path:
-    """The folder with the built pages; BOOK_SITE names one that is to be looked at as it is."""
-    if given := os.environ.get("BOOK_SITE"):
-        return Path(given).resolve()
-    out = ROOT / "_build" / "smoke"  # apart from the reader's site, whose results stay valid
-    command = [sys.executable, "-m", "helpers.build", "--out", str(out)]
-    result = subprocess.run(command, cwd=ROOT, env={**os.environ, "BOOK_PROFILE": "smoke"}, capture_output=True, text=True)
-    if result.returncode:
-        pytest.fail(f"the site could not be built:\n{result.stdout[-4000:]}\n{result.stderr[-8000:]}", pytrace=False)
-    return out / "_build" / "html"
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+FACTS = Path(__file__).with_name("facts.js").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="session")
@@ -100,14 +44,14 @@ def server(site: Path) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    """Chromium or Chrome, as installed on this machine."""
-    program = next((path for name in BROWSERS if (path := shutil.which(name))), None)
-    if program is None:
+    """Chromium or Chrome, as installed on this machine; one for the whole session."""
+    programs = [path for name in BROWSERS if (path := shutil.which(name))]
+    if not programs:
         reason = f"no browser: none of {', '.join(BROWSERS)} is on the PATH"
         # On a CI machine a test that does not run must not look like one that passed.
         pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=list(FLAGS))
+        browser = playwright.chromium.launch(executable_path=programs[0], args=FLAGS)
         yield browser
         browser.close()
 
@@ -116,26 +60,6 @@ def browser() -> Iterator[Browser]:
 def address(site: Path, server: str) -> Callable[[str, str], str]:
     """The address of a page by name and scheme."""
     return lambda page, scheme: f"{site.as_uri() if scheme == 'file' else server}/{page}.html"
-
-
-def watch(context: BrowserContext, own: tuple[str, ...]) -> tuple[Page, Visit]:
-    """A new page of a browser window whose requests to anything but the addresses in ``own`` are refused, and the record of what it does."""
-    seen = Visit()
-
-    def decide(route: Route) -> None:
-        if route.request.url.startswith((*own, "data:", "blob:")):
-            route.continue_()
-        else:
-            seen.outside.append(route.request.url)
-            route.abort()
-
-    page = context.new_page()
-    page.route("**/*", decide)
-    page.on("console", lambda message: message.type == "error" and seen.console.append(message.text))
-    page.on("pageerror", lambda error: seen.console.append(str(error)))
-    page.on("requestfailed", lambda request: seen.failed.append(f"{request.url}: {request.failure}"))
-    page.on("response", lambda response: response.status >= 400 and seen.failed.append(f"{response.url}: {response.status}"))
-    return page, seen
 
 
 @pytest.fixture(scope="session")
@@ -150,8 +74,25 @@ def visit(browser: Browser, site: Path, server: str, address) -> Callable[[str, 
         page, seen = watch(window(width), (site.as_uri(), server))
         page.goto(address(name, scheme), wait_until="load")
         seen.facts = page.evaluate(FACTS)
-        page.wait_for_timeout(200)  # milliseconds, in which a script that asks for something late is still caught
+        page.wait_for_timeout(200)  # milliseconds, to catch a script that asks for something late
         page.close()
         return seen
 
     return open_page
+
+
+@pytest.fixture
+def opened(browser: Browser, site: Path, server: str, address):
+    """Opens a page in a window of its own, which is closed after the test."""
+    contexts = []
+
+    def open_page(name: str, width: int = WIDTHS[1], **options) -> tuple[Page, Visit]:
+        context = browser.new_context(viewport={"width": width, "height": 800}, **options)
+        contexts.append(context)
+        page, seen = watch(context, (site.as_uri(), server))
+        page.goto(address(name, "file"), wait_until="load")
+        return page, seen
+
+    yield open_page
+    for context in contexts:
+        context.close()

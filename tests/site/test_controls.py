@@ -1,15 +1,21 @@
-"""Controls of a published page: by mouse, by keyboard, by finger, on paper, and without their script."""
+"""Controls of a published page: by mouse, by keyboard, on paper, and without their script."""
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from conftest import WIDTHS
-from test_use import opened  # noqa: F401
+
+from tests.site.browsing import WIDTHS
 
 pytestmark = pytest.mark.site
 
-FIRST, PARETO, PRONOUNS = "activation-scaling/one-prompt", "activation-scaling/pareto", "observable-propagation/pronouns"
+FIRST, PARETO, PRONOUNS = (
+    "activation-scaling/one-prompt",
+    "activation-scaling/pareto",
+    "observable-propagation/pronouns",
+)
 # Every figure with pictures behind a control, and the page that it is on.
 SLIDERS = {
     "one-beta": FIRST,
@@ -24,21 +30,29 @@ EXPLORER, MARKS = "#pareto-explorer", ".points [role=option]:visible"
 
 def shown(page, key: str) -> str:
     """What the one picture in sight says."""
-    (alt,) = page.locator(f"#{key}-figure img:visible").evaluate_all("images => images.map(image => image.alt)")
+    (alt,) = page.locator(f"#{key}-figure img:visible").evaluate_all(
+        "images => images.map(image => image.alt)"
+    )
     return alt
 
 
 @pytest.mark.parametrize("key", SLIDERS)
-def test_arrow_keys_change_the_one_picture_in_sight(opened, key: str) -> None:  # noqa: F811
+def test_arrow_keys_change_the_one_picture_in_sight(opened, key: str) -> None:
     page, seen = opened(SLIDERS[key])
-    texts = page.locator(f"#{key}-figure img").evaluate_all("images => images.map(image => image.alt)")
+    texts = page.locator(f"#{key}-figure img").evaluate_all(
+        "images => images.map(image => image.alt)"
+    )
     controls = page.locator(f"#{key}-figure :is(input, select)").all()
     for control in controls:
         control.focus()
         page.keyboard.press("Home")
     first = shown(page, key)
     # In a small run a slider may have one value alone.
-    control = [each for each in controls if each.evaluate("each => Number(each.max) || each.options?.length - 1 || 0") > 0][-1]
+    control = [
+        each
+        for each in controls
+        if each.evaluate("each => Number(each.max) || each.options?.length - 1 || 0") > 0
+    ][-1]
     control.focus()
     page.keyboard.press("ArrowRight" if control.get_attribute("type") == "range" else "ArrowDown")
     assert first == texts[0] and shown(page, key) == texts[1]
@@ -52,7 +66,7 @@ def test_arrow_keys_change_the_one_picture_in_sight(opened, key: str) -> None:  
     assert not seen.console
 
 
-def test_the_mouse_moves_beta_and_the_answers_change_places(opened) -> None:  # noqa: F811
+def test_the_mouse_moves_beta_and_the_answers_change_places(opened) -> None:
     page, _ = opened(FIRST)
     slider = page.locator("#one-beta")
     slider.scroll_into_view_if_needed()
@@ -62,27 +76,33 @@ def test_the_mouse_moves_beta_and_the_answers_change_places(opened) -> None:  # 
         slider.click(position={"x": across, "y": box["height"] / 2})
         words = shown(page, "one-beta")
         assert "Map of β·α" in words and "Likeliest next tokens" in words
-        correct, wrong = (float(answer.split()[-1].rstrip("%")) for answer in words.partition("Answers: ")[2].rstrip(".").split(", "))
+        correct, wrong = (
+            float(answer.split()[-1].rstrip("%"))
+            for answer in words.partition("Answers: ")[2].rstrip(".").split(", ")
+        )
         ends.append(correct - wrong)
     assert ends[0] < ends[1]
 
 
-def test_pictures_of_a_slider_are_of_one_size(opened) -> None:  # noqa: F811
+def test_pictures_of_a_slider_are_of_one_size(opened) -> None:
     page, _ = opened(FIRST)
-    sizes = page.locator("#one-beta-figure img").evaluate_all("images => images.map(image => [image.naturalWidth, image.naturalHeight])")
+    sizes = page.locator("#one-beta-figure img").evaluate_all(
+        "images => images.map(image => [image.naturalWidth, image.naturalHeight])"
+    )
     assert len(sizes) > 5 and len({tuple(size) for size in sizes}) == 1
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.parametrize("key", SLIDERS)
-def test_without_script_every_picture_is_there_and_no_control(opened, key: str, width: int) -> None:  # noqa: F811
-    page, _ = opened(SLIDERS[key], width, java_script_enabled=False)
-    figure = page.locator(f"#{key}-figure")
-    assert figure.locator("img:visible").count() == figure.locator("img").count() > 1
-    assert figure.locator("input:visible, select:visible, summary:visible").count() == 0
+@pytest.mark.parametrize("name", sorted(set(SLIDERS.values())))
+def test_without_script_every_picture_is_there_and_no_control(opened, name: str, width) -> None:
+    page, _ = opened(name, width, java_script_enabled=False)
+    for key in (key for key in SLIDERS if SLIDERS[key] == name):
+        figure = page.locator(f"#{key}-figure")
+        assert figure.locator("img:visible").count() == figure.locator("img").count() > 1
+        assert figure.locator(":is(input, select, summary):visible").count() == 0
 
 
-def test_one_tab_stop_leads_to_the_points_and_arrow_keys_from_one_to_the_next(opened) -> None:  # noqa: F811
+def test_one_tab_stop_leads_to_the_points_and_arrow_keys_from_one_to_the_next(opened) -> None:
     page, seen = opened(PARETO)
     page.locator("#pareto-explorer-method").focus()
     page.keyboard.press("Tab")
@@ -93,7 +113,9 @@ def test_one_tab_stop_leads_to_the_points_and_arrow_keys_from_one_to_the_next(op
         page.keyboard.press("ArrowRight")
         found.append(told.text_content())
     assert n > 1 and len(set(found)) == n
-    assert all("λ_F = " in text and "λ_M = " in text and "effectiveness E₀" in text for text in found)
+    assert all(
+        "λ_F = " in text and "λ_M = " in text and "effectiveness E₀" in text for text in found
+    )
     page.keyboard.press("ArrowRight")
     assert told.text_content() == found[-1], "at the end the keys go no further"
     page.keyboard.press("Home")
@@ -106,7 +128,7 @@ def test_one_tab_stop_leads_to_the_points_and_arrow_keys_from_one_to_the_next(op
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-def test_the_mouse_finds_every_setting(opened, width: int) -> None:  # noqa: F811
+def test_the_mouse_finds_every_setting(opened, width: int) -> None:
     page, _ = opened(PARETO, width)
     told = page.locator(f"{EXPLORER} .explorer-setting")
     marks = page.locator(f"{EXPLORER} {MARKS}")
@@ -116,49 +138,67 @@ def test_the_mouse_finds_every_setting(opened, width: int) -> None:  # noqa: F81
     for i, place in enumerate(places):
         marks.nth(i).hover(force=True)
         # Points that lie on one another are told together, whichever comes first.
-        assert any(told.text_content().startswith(text) for text, other in zip(texts, places) if other == place)
-        assert all(text.partition(":")[0] in told.text_content() for text, other in zip(texts, places) if other == place)
+        assert any(
+            told.text_content().startswith(text)
+            for text, other in zip(texts, places)
+            if other == place
+        )
+        assert all(
+            text.partition(":")[0] in told.text_content()
+            for text, other in zip(texts, places)
+            if other == place
+        )
 
 
-def test_lists_choose_plane_task_and_method(opened) -> None:  # noqa: F811
+def test_lists_choose_plane_task_and_method(opened) -> None:
     page, _ = opened(PARETO)
     figure = page.locator(EXPLORER)
-    chosen = [figure.locator("select").nth(i) for i in range(3)]
-    for plane in chosen[0].locator("option").all_text_contents():
-        for task in chosen[1].locator("option").all_text_contents():
-            chosen[0].select_option(plane)
-            chosen[1].select_option(task)
-            (panel,) = figure.locator(".explorer-panel:visible").all()
-            assert (panel.get_attribute("data-plane"), panel.get_attribute("data-task")) == (plane, task)
-            counts = []
-            for method in chosen[2].locator("option").all_text_contents():
-                chosen[2].select_option(method)
-                of = panel.locator(MARKS).evaluate_all("marks => marks.map(mark => mark.dataset.method)")
-                assert set(of) == {method} or not counts
-                counts.append(len(of))
-                assert figure.locator("output").text_content().startswith(f"{task}, {plane}, {method}: {len(of)} settings, ")
-                large = panel.locator(MARKS).evaluate_all(
-                    "marks => marks.filter(mark => mark.getAttribute('transform').includes('scale(5.5)')).length"
-                )
-                assert f", {large} on the front" in figure.locator("output").text_content() and large > 0
-                assert [line.get_attribute("data-front") for line in panel.locator("polyline").all() if line.is_visible()] in ([method], [])
-            assert counts[0] == sum(counts[1:])
-            chosen[2].select_option(index=0)
+    planes, tasks, methods = (figure.locator("select").nth(i) for i in range(3))
+    names = [each.locator("option").all_text_contents() for each in (planes, tasks, methods)]
+    counts: dict[tuple[str, str], list[int]] = {}
+    for plane, task, method in itertools.product(*names):
+        for control, name in ((planes, plane), (tasks, task), (methods, method)):
+            control.select_option(name)
+        (panel,) = figure.locator(".explorer-panel:visible").all()
+        assert panel.get_attribute("data-plane") == plane
+        assert panel.get_attribute("data-task") == task
+        marks = panel.locator(MARKS)
+        counts.setdefault((plane, task), []).append(marks.count())
+        if method != names[2][0]:  # the first is all methods
+            of = marks.evaluate_all("marks => marks.map(mark => mark.dataset.method)")
+            assert set(of) == {method}
+        large = panel.locator(f"{MARKS}[transform*='scale(5.5)']").count()
+        assert large > 0
+        told = f"{task}, {plane}, {method}: {marks.count()} settings, {large} on the front."
+        assert figure.locator("output").text_content() == told
+        lines = panel.locator("polyline:visible").all()
+        assert all(line.get_attribute("data-front") == method for line in lines)
+    for first, *others in counts.values():
+        assert first == sum(others)
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-def test_without_script_all_plots_and_the_table_of_the_fronts_can_be_read(opened, width: int) -> None:  # noqa: F811
+def test_without_script_all_plots_and_the_table_of_the_fronts_can_be_read(
+    opened,
+    width: int,
+) -> None:
     page, _ = opened(PARETO, width, java_script_enabled=False)
     figure = page.locator(EXPLORER)
-    assert figure.locator(".explorer-panel:visible").count() == figure.locator(".explorer-panel").count() == 4
+    assert (
+        figure.locator(".explorer-panel:visible").count()
+        == figure.locator(".explorer-panel").count()
+        == 4
+    )
     assert figure.locator("select:visible").count() == 0
     figure.locator("summary:visible").click()
     assert figure.locator("table tbody tr:visible").count() > 3
-    assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+    assert page.evaluate(
+        "document.documentElement.scrollWidth <= document.documentElement.clientWidth"
+    )
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_no_serious_fault_once_all_is_opened(opened, scheme: str) -> None:  # noqa: F811
+def test_axe_finds_no_serious_fault_once_all_is_opened(opened, scheme: str) -> None:
     for name in (PARETO, FIRST):
         page, _ = opened(name, WIDTHS[0], color_scheme=scheme)
         for summary in page.locator(":is(.explorer, .slider) summary").all():
@@ -166,10 +206,14 @@ def test_axe_finds_no_serious_fault_once_all_is_opened(opened, scheme: str) -> N
         if name == PARETO:
             page.locator(f"{EXPLORER} {MARKS}").first.focus()
         faults = Axe().run(page, context=".explorer, .slider").response["violations"]
-        assert not [(fault["id"], fault["nodes"][0]["html"][:200]) for fault in faults if fault["impact"] in ("serious", "critical")]
+        assert not [
+            (fault["id"], fault["nodes"][0]["html"][:200])
+            for fault in faults
+            if fault["impact"] in ("serious", "critical")
+        ]
 
 
-def test_on_paper_all_plots_are_there_and_nothing_to_click(opened) -> None:  # noqa: F811
+def test_on_paper_all_plots_are_there_and_nothing_to_click(opened) -> None:
     page, _ = opened(PARETO)
     page.emulate_media(media="print")
     figure = page.locator(EXPLORER)

@@ -1,4 +1,4 @@
-"""Every page, narrow and wide, from a file and from a server: complete by itself, readable, and nothing broken."""
+"""Every page, narrow and wide, from a file and from a server: complete, readable, not broken."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from urllib.parse import unquote, urldefrag
 
 import pytest
 from bs4 import BeautifulSoup
-from conftest import PAGES, SCHEMES, WIDTHS, Visit
+
+from tests.site.browsing import PAGES, SCHEMES, WIDTHS, Visit
 
 pytestmark = pytest.mark.site
 
@@ -72,7 +73,9 @@ def test_some_page_has_mathematics(visit) -> None:
 
 def test_describes_its_pictures(visit, page: str) -> None:
     for image in visit(page, WIDTHS[1], "file").facts["images"]:
-        assert len(image["alt"].split()) > 1 and not re.search(r"\.(png|svg|jpe?g|gif)$", image["alt"]), image
+        assert len(image["alt"].split()) > 1 and not re.search(
+            r"\.(png|svg|jpe?g|gif)$", image["alt"]
+        ), image
 
 
 def test_has_title_language_icon_and_one_heading(visit, page: str) -> None:
@@ -91,16 +94,22 @@ def test_each_page_has_a_description_of_its_own(visit) -> None:
 def test_is_light(visit, page: str) -> None:
     """Two megabytes in all, of which about a third is code and fonts that every page shares."""
     facts = visit(page, WIDTHS[1], "http").facts
-    assert facts["bytes"]["shared"] > 0.1 * MEGABYTE and facts["bytes"]["own"] > 0.01 * MEGABYTE, "something was counted"
+    assert facts["bytes"]["shared"] > 0.1 * MEGABYTE and facts["bytes"]["own"] > 0.01 * MEGABYTE, (
+        "something was counted"
+    )
     assert facts["bytes"]["shared"] + facts["bytes"]["own"] < 2 * MEGABYTE
 
 
 def test_loads_nothing_that_it_does_not_use(visit, page: str) -> None:
-    """The whole of the theme's icon font comes where one icon is missing in ours (book/_assets/README.md)."""
+    """The theme's whole icon font loads where ours lacks an icon (book/_assets/README.md)."""
     facts = visit(page, WIDTHS[1], "http").facts
     assert facts["loaded"]
-    assert not [name for name in facts["loaded"] if re.search(r"katex\.min\.js|searchindex|fa-solid", name)]
-    assert not facts["widgets"], "the site does not carry the code of widgets, which would do nothing without a kernel"
+    assert not [
+        name for name in facts["loaded"] if re.search(r"katex\.min\.js|searchindex|fa-solid", name)
+    ]
+    assert not facts["widgets"], (
+        "the site does not carry the code of widgets, which would do nothing without a kernel"
+    )
 
 
 def test_no_chapter_held_more_than_6_gb(site: Path) -> None:

@@ -1,0 +1,1 @@
+"""The first paper: scalars on activations, learned so that a model swaps two answers."""

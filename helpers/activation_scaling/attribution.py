@@ -1,0 +1,228 @@
+"""Attribution maps: ActivPatch, AttrPatch and DLA, each usable as α of Eq. 5 (section 6.1).
+
+A map has a site's scores in the shape of an ActivScalar's θ, averaged over prompts or, with
+``mean=False``, one for each prompt on a first axis. What is attributed is the logit difference at
+the last token, in nats; a positive score says that the activation, as it is, speaks for the
+correct answer, so that scaling it up should too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from itertools import product
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
+
+from helpers.activation_scaling.interventions import ActivScalar
+from helpers.activation_scaling.objective import logit_diff
+from helpers.activation_scaling.points import Points
+from helpers.models.direct import logit_diff_vector, readout
+from helpers.models.resume import Run
+from helpers.models.run import HOOKS, last_logits, read_activations, unembed
+from helpers.models.tokens import check_one_length
+from helpers.prompts.prompts import Prompts
+
+Maps = dict[str, Float[Tensor, "layer pos *head"]]
+# By site and layer, for a batch of prompts; at head_out those of z, from which the outputs are
+# made.
+Activations = Mapping[tuple[str, int], Float[Tensor, "batch pos *head d"]]
+
+
+def activations(
+    model: TransformerBridge, tokens: Int[Tensor, "batch pos"], points: Points
+) -> dict[tuple[str, int], Tensor]:
+    """Activations at the points' sites and layers, at every position.
+
+    Raises:
+        ValueError: points of another model, or prompts of several lengths.
+    """
+    points.check_model(model)
+    check_one_length(tokens)
+    names = [_hook(place) for place in _places(points)]
+    kept, _ = read_activations(model, tokens, names, batch_size=len(tokens))
+    return {place: kept[_hook(place)] for place in _places(points)}
+
+
+@torch.no_grad()
+def noised_activations(
+    model: TransformerBridge,
+    prompts: Prompts,
+    points: Points,
+    *,
+    std: float = 3.0,
+    seed: int = 0,
+) -> dict[tuple[str, int], Tensor]:
+    """Activations of prompts with Gaussian noise on all token embeddings but the first.
+
+    Args:
+        std: in standard deviations of the embedding's entries; Meng et al. (2022) take 3.
+        seed: of the first prompt's noise; that of prompt i is ``seed + i``. It is drawn on the
+            CPU, so that it is the same on every device.
+    """
+    scale, size = std * model.W_E.std(), (prompts.n_pos - 1, model.cfg.d_model)
+    noise = []
+    for i in range(len(prompts)):
+        generator = torch.Generator().manual_seed(seed + i)
+        noise.append(torch.randn(size, generator=generator, dtype=torch.float64))
+
+    def corrupt(embedding: Tensor, hook) -> Tensor:
+        out = embedding.clone()
+        out[:, 1:] += scale * torch.stack(noise).to(embedding)
+        return out
+
+    with model.hooks(fwd_hooks=[("hook_embed", corrupt)]):
+        return activations(model, prompts.tokens, points)
+
+
+@torch.no_grad()
+def activ_patch(
+    model: TransformerBridge,
+    prompts: Prompts,
+    points: Points,
+    other: Activations,
+    *,
+    strength: float = 1.0,
+    mean: bool = True,
+    batch_size: int = 64,
+) -> Maps:
+    """Activation patching: the fall of the logit difference when one activation is swapped.
+
+    α_k = [LD(x) − LD(x with h_k ← h_k + s·(h'_k − h_k))] / s, a forward pass for each prompt and
+    point. A swap changes nothing in front of its layer and position, so each pass starts there; a
+    swap for an equal activation changes nothing at all.
+
+    Args:
+        other: h', from :func:`activations` of counterfactuals or :func:`noised_activations`.
+        strength: s: 1 swaps; towards 0 the map goes to that of :func:`attr_patch`.
+        mean: over prompts; else every prompt has a map of its own, on a first axis.
+        batch_size: rows in one forward pass.
+    """
+    own, run = activations(model, prompts.tokens, points), Run.of(model, prompts.tokens)
+    base, answers = unembed(model, run.ends), (prompts.correct, prompts.wrong)
+    scores = {place: (h[..., 0] * 0) for place, h in own.items()}
+    for layer, pos in product(points.layers, points.positions):
+        # The swaps here that change anything: of a site, a prompt and, where there are any, a head.
+        found = []
+        for number, site in enumerate(points.sites):
+            changed = (other[site, layer][:, pos] != own[site, layer][:, pos]).any(-1)
+            spots = changed.reshape(len(prompts), -1).nonzero()
+            found.append(torch.cat([torch.full_like(spots[:, :1], number), spots], dim=1))
+        for swaps in torch.cat(found).split(batch_size):
+            hooks, places = [], []
+            for number, site in enumerate(points.sites):
+                at = (swaps[:, 0] == number).nonzero()[:, 0]
+                where = swaps[at, 1:].T if points.heads(site) else swaps[at, 1:2].T
+                row, *head = where
+                h_other = other[site, layer][row, pos, *head]
+                hooks.append((_hook((site, layer)), _swap((at, 0, *head), h_other, strength)))
+                places.append((at, (site, layer), (row, pos, *head)))
+            row = swaps[:, 1]
+            if not len(row):
+                continue
+            with model.hooks(fwd_hooks=hooks):
+                logits = unembed(model, run.edited(model, layer, pos, lambda x: x, row))
+            fall = logit_diff(base[row] - logits, *(answer[row] for answer in answers)) / strength
+            for at, place, where in places:
+                scores[place][where] = fall[at]
+    return _as_maps(scores, points, mean)
+
+
+def _swap(at: tuple, h_other: Float[Tensor, "swap d"], strength: float):
+    def hook(h: Tensor, hook) -> Tensor:
+        h = h.clone()
+        h[at] = h[at] + strength * (h_other - h[at])
+        return h
+
+    return hook
+
+
+def attr_patch(
+    model: TransformerBridge,
+    prompts: Prompts,
+    points: Points,
+    other: Activations,
+    *,
+    mean: bool = True,
+) -> Maps:
+    """Attribution patching: :func:`activ_patch` to first order, α_k = −∇_{h_k}LD(x) · (h'_k − h_k).
+
+    One forward and backward pass give the whole map.
+    """
+    check_one_length(prompts.tokens)
+    own = {}
+
+    def watch(h: Tensor, hook, place: tuple[str, int]) -> Tensor:
+        # The weights are frozen: the graph starts at the first activation watched.
+        own[place] = h if h.requires_grad else h.detach().requires_grad_()
+        return own[place].clone()  # a model may add to its input in place
+
+    hooks = [(_hook(place), partial(watch, place=place)) for place in _places(points)]
+    with torch.enable_grad(), model.hooks(fwd_hooks=hooks):
+        difference = logit_diff(last_logits(model, prompts.tokens), prompts.correct, prompts.wrong)
+        gradients = torch.autograd.grad(difference.sum(), list(own.values()))
+    # Those of a run like that of ``other``, so that equal activations differ by exactly 0.
+    before, scores = activations(model, prompts.tokens, points), {}
+    for place, gradient in zip(own, gradients):
+        scores[place] = -(gradient * (other[place] - before[place])).sum(-1)
+    return _as_maps(scores, points, mean)
+
+
+@torch.no_grad()
+def direct_logit(
+    model: TransformerBridge, prompts: Prompts, points: Points, *, mean: bool = True
+) -> Maps:
+    """Direct logit attribution: α_k = h_k · r_i, with the final norm's σ held at position i.
+
+    Scores of the last position are parts of the logit difference (``helpers.models.direct``);
+    elsewhere they say what the activation would add if its position were the last.
+
+    Raises:
+        ValueError: a site whose activations are not added to the residual stream as they are.
+    """
+    if other := [site for site in points.sites if site not in ("attn_out", "mlp_out", "head_out")]:
+        raise ValueError(
+            f"direct logit attribution is of parts of the residual stream; {other[0]} is not one."
+        )
+    found = activations(model, prompts.tokens, points)
+    final, _ = read_activations(model, prompts.tokens, ["ln_final.hook_in"])
+    difference, _ = logit_diff_vector(model, prompts.correct, prompts.wrong)
+    r, _ = readout(model, final["ln_final.hook_in"], difference[:, None])
+    scores = {}
+    for (site, layer), h in found.items():
+        if site == "head_out":
+            scores[site, layer] = torch.einsum("bphe, hed, bpd -> bph", h, model.W_O[layer], r)
+        else:
+            scores[site, layer] = torch.einsum("bpd, bpd -> bp", h, r)
+    return _as_maps(scores, points, mean)
+
+
+def as_scalars(maps: Maps, points: Points) -> ActivScalar:
+    """The intervention whose α is the map, as in section 6.1."""
+    some = next(iter(maps.values()))
+    intervention = ActivScalar(points, dtype=some.dtype, device=some.device)
+    intervention.theta.load_state_dict(maps)
+    return intervention
+
+
+def _as_maps(
+    scores: Mapping[tuple[str, int], Float[Tensor, "batch pos *head"]], points: Points, mean: bool
+) -> Maps:
+    """Scores at every position as maps of the points, of each prompt or their mean."""
+    maps = {}
+    for site in points.sites:
+        each = torch.stack([scores[site, layer] for layer in points.layers], dim=1)
+        each = each[:, :, list(points.positions)]
+        maps[site] = each.mean(0) if mean else each
+    return maps
+
+
+def _places(points: Points) -> list[tuple[str, int]]:
+    return [(site, layer) for site in points.sites for layer in points.layers]
+
+
+def _hook(place: tuple[str, int]) -> str:
+    return HOOKS[place[0]].format(layer=place[1])

@@ -1,0 +1,40 @@
+"""Controls: the same numbers at random places, as large as what was learned."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from helpers.activation_scaling.interventions import Intervention
+
+
+def permuted(values: Tensor, seed: int | torch.Generator, *, dim: int | None = None) -> Tensor:
+    """A random permutation of all entries, or of the slices along one axis; drawn on the CPU.
+
+    Example:
+        >>> permuted(torch.arange(6).view(2, 3), seed=0)
+        tensor([[2, 5, 3],
+                [0, 1, 4]])
+    """
+    generator = seed if isinstance(seed, torch.Generator) else torch.Generator().manual_seed(seed)
+    length = values.numel() if dim is None else values.shape[dim]
+    order = torch.randperm(length, generator=generator).to(values.device)
+    if dim is None:
+        return values.flatten()[order].view(values.shape)
+    return values.index_select(dim, order)
+
+
+def shuffled(intervention: Intervention, seed: int = 0, *, dim: int | None = None) -> Intervention:
+    """A copy with θ permuted within each site: the same numbers at random points.
+
+    Args:
+        intervention: stays as it is.
+        seed: of the permutations, which are drawn site by site.
+        dim: permute along this axis of θ only; −1 permutes the entries of every vector alike.
+    """
+    like = intervention.vec()
+    control = type(intervention)(intervention.points, dtype=like.dtype, device=like.device)
+    generator = torch.Generator().manual_seed(seed)
+    for site, theta in intervention.theta.items():
+        control.theta[site].data = permuted(theta.data, generator, dim=dim)
+    return control

@@ -1,0 +1,171 @@
+"""Fit interventions by gradient ascent on Eq. 9 of the activation-scaling paper.
+
+Many fits may share a batch: each has its own parameters, objective, learning rate and seed, and no
+row of the batch sees another, so the results are those of single fits. Model weights stay fixed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+
+import torch
+from transformer_lens.model_bridge import TransformerBridge
+
+from helpers.activation_scaling.ascent import Fit, FitJob, Result, fit_batch
+from helpers.activation_scaling.interventions import Intervention
+from helpers.activation_scaling.objective import Objective
+from helpers.prompts.prompts import Prompts
+
+# Positions in a batch on a CPU: enough that reading the weights, once a batch, costs little beside
+# the arithmetic. A step keeps about 1.5 MB a position for the embedded model.
+CPU_POSITIONS = 512
+# Share of the free GPU memory to fill: fragmentation takes some.
+SPARE = 0.8
+
+
+@dataclass(frozen=True)
+class Fits:
+    """The results of :func:`fit_many`.
+
+    Attributes:
+        results: a fit for each job, in order; for one that failed its error, and its θ is at the
+            last finite value.
+        at_once: jobs in a batch, after any reductions for lack of memory.
+        peak: maximum GPU memory in use, in bytes, weights included; None on other devices.
+    """
+
+    results: list[Result]
+    at_once: int
+    peak: int | None
+
+
+def fit(
+    model: TransformerBridge,
+    intervention: Intervention,
+    prompts: Prompts,
+    objective: Objective,
+    *,
+    learning_rate: float,
+    epochs: int = 25,
+    batch_size: int | None = None,
+    seed: int = 0,
+    initial_std: float = 1e-5,
+    on_epoch: Callable[[int], None] | None = None,
+) -> Fit:
+    """Learn θ with Adam, starting from N(0, initial_std²) (section 3.3, appendix A.1).
+
+    Args:
+        model: frozen; see ``helpers.models.load.load_model``.
+        intervention: its θ is drawn anew, then learned in place.
+        prompts: training prompts, of the length that the intervention is tied to.
+        objective: Ψ of Eq. 9.
+        learning_rate: the paper takes 1e-3 for ActivScalar and 1e-4 for SteerVec.
+        epochs: passes over the prompts.
+        batch_size: prompts a step, in an order drawn for each epoch; None takes all of them.
+        seed: of the initial θ and the order of prompts.
+        initial_std: standard deviation of the initial θ.
+        on_epoch: called after each epoch with its number. An error that it raises ends the fit.
+
+    Raises:
+        ValueError: a learning rate, number of epochs or batch size that is not positive; an
+            intervention made for another model or prompt length.
+        FloatingPointError: the objective or its gradient is not finite; θ is at its last finite
+            value.
+    """
+    job = FitJob(intervention, objective, prompts, learning_rate, seed, initial_std)
+    how = {"epochs": epochs, "batch_size": batch_size, "on_epoch": on_epoch}
+    (result,) = fit_many(model, [job], at_once=1, **how).results
+    if isinstance(result, FloatingPointError):
+        raise result
+    return result
+
+
+def fit_many(
+    model: TransformerBridge,
+    jobs: Sequence[FitJob],
+    *,
+    epochs: int = 25,
+    batch_size: int | None = None,
+    at_once: int | None = None,
+    on_epoch: Callable[[int], None] | None = None,
+) -> Fits:
+    """:func:`fit` for many jobs, several in a batch.
+
+    Args:
+        model: frozen.
+        jobs: their interventions are of one class and act at the same points, each an object of
+            its own; they have equally many prompts, of equal lengths.
+        epochs, batch_size, on_epoch: as for :func:`fit`, of each job.
+        at_once: jobs in a batch; None takes the largest that fits in memory. Halved whenever
+            memory runs out.
+
+    Raises:
+        ValueError: no jobs, or jobs that cannot share a batch; options that :func:`fit` refuses.
+        RuntimeError: out of memory with a single job.
+    """
+    _check(model, jobs, epochs, batch_size)
+    device = jobs[0].prompts.tokens.device
+    cuda = device.type == "cuda"
+    if cuda:
+        torch.cuda.reset_peak_memory_stats(device)
+    size = min(at_once or largest_batch(model, jobs[0]), len(jobs))
+    results: list[Result] = []
+    while len(results) < len(jobs):
+        group = jobs[len(results) : len(results) + size]
+        try:
+            results += fit_batch(model, group, epochs, batch_size, on_epoch)
+            continue
+        except RuntimeError as error:
+            if not out_of_memory(error) or len(group) == 1:
+                raise
+            size = len(group) // 2
+        if cuda:  # not in the handler, where the error keeps the failed step's tensors alive
+            torch.cuda.empty_cache()
+    return Fits(results, size, torch.cuda.max_memory_allocated(device) if cuda else None)
+
+
+def largest_batch(model: TransformerBridge, job: FitJob) -> int:
+    """How many jobs like this one fit in memory; on a GPU found by running one step of it."""
+    device = job.prompts.tokens.device
+    if device.type != "cuda":
+        return max(1, CPU_POSITIONS // (2 * job.prompts.tokens.numel()))
+    before = torch.cuda.memory_allocated(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    fit_batch(model, [deepcopy(job)], epochs=1)
+    one = torch.cuda.max_memory_allocated(device) - before
+    torch.cuda.empty_cache()
+    return max(1, int(SPARE * torch.cuda.mem_get_info(device)[0] / one))
+
+
+def out_of_memory(error: RuntimeError) -> bool:
+    """Whether memory ran out; PyTorch has a class for that on CUDA, and only a message on a CPU."""
+    message = str(error).lower()
+    return (
+        isinstance(error, torch.cuda.OutOfMemoryError)
+        or "out of memory" in message
+        or "can't allocate memory" in message
+    )
+
+
+def _check(
+    model: TransformerBridge, jobs: Sequence[FitJob], epochs: int, batch_size: int | None
+) -> None:
+    if not jobs:
+        raise ValueError("there are no jobs to fit.")
+    interventions = [job.intervention for job in jobs]
+    if len({(type(intervention), intervention.points) for intervention in interventions}) > 1:
+        raise ValueError("jobs in one batch need interventions of one class with the same points.")
+    if len(set(map(id, interventions))) < len(jobs):
+        raise ValueError("two jobs share an intervention: give each job its own.")
+    if len({job.prompts.tokens.shape for job in jobs}) > 1:
+        raise ValueError("jobs in one batch need equally many prompts, of equal lengths.")
+    for job in jobs:
+        size = len(job.prompts) if batch_size is None else batch_size
+        options = {"learning_rate": job.learning_rate, "epochs": epochs, "batch_size": size}
+        for name, value in options.items():
+            if not value > 0:
+                raise ValueError(f"{name} = {value} must be positive.")
+        job.intervention.points.check_model(model)
+        job.intervention.check_tokens(job.prompts.tokens)

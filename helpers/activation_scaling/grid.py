@@ -1,0 +1,221 @@
+"""The grid of the Pareto chapter: fit a method at one setting, evaluate on train and test prompts.
+
+``python -m helpers.activation_scaling.grid`` runs the paper's whole grid on ``BOOK_MODEL`` and
+records its table. Killed and started again, it resumes. On a GPU it fits many settings in a batch.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable, Sequence
+from functools import lru_cache, partial
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from transformer_lens.model_bridge import TransformerBridge
+
+from helpers.activation_scaling.controls import shuffled
+from helpers.activation_scaling.fitting import Fit, FitJob, fit, fit_many
+from helpers.activation_scaling.interventions import ActivScalar, Intervention, SteerVec
+from helpers.activation_scaling.objective import NEGLIGIBLE, Evaluation, Objective, evaluate
+from helpers.activation_scaling.points import Points
+from helpers.activation_scaling.together import evaluate_many
+from helpers.models.load import fingerprint, load_model
+from helpers.prompts.prompts import Task
+from helpers.prompts.tasks import make_task
+from helpers.results.records import provenance, record
+from helpers.runs.sweep import Store, sweep
+from helpers.runs.workers import connect
+from helpers.settings import SETTINGS
+
+METHODS = {"ActivScalar": ActivScalar, "SteerVec": SteerVec}
+PAPER_VALUES = (0, 1, 10, 100)  # of λ_F, λ_M and m (section 4.2)
+
+
+def grid(
+    *,
+    lambda_f: Iterable[float] = PAPER_VALUES,
+    lambda_m: Iterable[float] = PAPER_VALUES,
+    margin: Iterable[float] = PAPER_VALUES,
+    tasks: Iterable[str] = ("CCC", "IOI"),
+    seeds: Iterable[int] = (0,),
+) -> list[dict[str, Any]]:
+    """Every combination, for both methods: the settings of a sweep."""
+    names = ("seed", "task", "method", "lambda_f", "lambda_m", "margin")
+    values = product(seeds, tasks, METHODS, lambda_f, lambda_m, margin)
+    return [dict(zip(names, combination)) for combination in values]
+
+
+def run(
+    model: TransformerBridge,
+    *,
+    method: str,
+    task: str,
+    lambda_f: float,
+    lambda_m: float,
+    margin: float,
+    seed: int,
+    n_train: int,
+    n_test: int,
+    epochs: int,
+    rates: dict[str, float],
+) -> dict[str, Any]:
+    """E0, F and M0 on train and test prompts for one method at one setting; E0, F of the control.
+
+    Sites are attn_out and mlp_out at all layers and positions (Fig. 2, activation scaling). The
+    control has the same parameters at shuffled points. ``M_rel`` counts parameters of at least 1 %
+    of the largest one.
+    """
+    data = _task(model, task, n_train, n_test, seed)
+    intervention = METHODS[method](Points.of(model, data.train.n_pos))
+    objective = Objective(margin, lambda_f, lambda_m)
+    how = {"learning_rate": rates[method], "epochs": epochs, "seed": seed}
+    fit(model, intervention, data.train, objective, **how)
+    train, test = (evaluate(model, intervention, half) for half in (data.train, data.test))
+    return _row(intervention, train, test, evaluate(model, shuffled(intervention, seed), data.test))
+
+
+def _row(
+    intervention: Intervention, train: Evaluation, test: Evaluation, control: Evaluation
+) -> dict[str, Any]:
+    size = intervention.vec().detach().abs()
+    return {
+        "E0_train": train.E0,
+        "F_train": train.F,
+        "E0": test.E0,
+        "F": test.F,
+        "M0": test.M0,
+        # M_0's threshold is absolute, and vectors have small entries: this one is relative.
+        "M_rel": -int((size >= NEGLIGIBLE * size.max()).sum()),
+        "swapped": test.swapped,
+        "n_parameters": test.n_parameters,
+        "E0_control": control.E0,
+        "F_control": control.F,
+    }
+
+
+# Settings with the same prompts follow each other. Two entries: more would keep old models alive.
+@lru_cache(maxsize=2)
+def _task(model: TransformerBridge, name: str, n_train: int, n_test: int, seed: int) -> Task:
+    return make_task(model, name, n_train=n_train, n_test=n_test, seed=seed)
+
+
+def run_batch(
+    model: TransformerBridge,
+    *,
+    method: str,
+    task: str,
+    seed: int,
+    objectives: Sequence[dict[str, float]],
+    n_train: int,
+    n_test: int,
+    epochs: int,
+    rates: dict[str, float],
+) -> dict[str, Any]:
+    """:func:`run` for many objectives, fitted and evaluated in as few batches as memory allows.
+
+    Returns:
+        ``rows``, one for each objective, with its ``error``; ``at_once``, the objectives in a
+        batch; ``peak``, the most GPU memory in use, in bytes.
+    """
+    data = _task(model, task, n_train, n_test, seed)
+    points = Points.of(model, data.train.n_pos)
+    jobs = []
+    for objective in objectives:
+        job = METHODS[method](points), Objective(**objective), data.train, rates[method], seed
+        jobs.append(FitJob(*job))
+    done = fit_many(model, jobs, epochs=epochs)
+    # Evaluate those that were fitted.
+    fitted = [result.intervention for result in done.results if isinstance(result, Fit)]
+    controls = [shuffled(intervention, seed) for intervention in fitted]
+    together = {"at_once": done.at_once}
+    train = evaluate_many(model, fitted, data.train, **together)
+    test = evaluate_many(model, fitted, data.test, **together)
+    control = evaluate_many(model, controls, data.test, **together)
+    measured = iter(zip(fitted, train, test, control))
+    # One row for each objective.
+    rows = []
+    for objective, result in zip(objectives, done.results):
+        failed = not isinstance(result, Fit)
+        row = {"error": f"FloatingPointError: {result}"} if failed else _row(*next(measured))
+        rows.append({**objective, **row})
+    return {"rows": rows, "at_once": done.at_once, "peak": done.peak}
+
+
+def sweep_in_batches(
+    model: TransformerBridge, settings: Sequence[dict[str, Any]], kept: Store, **sizes: Any
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The table of :func:`sweep` over :func:`run`, by :func:`run_batch`, and a row for each batch.
+
+    A batch is one result of the sweep: killed and started again, it repeats only the batch that
+    was under way. A setting's seconds are its share of the batch's.
+    """
+    shared, batches = ("seed", "task", "method"), {}
+    for setting in settings:
+        objective = {name: setting[name] for name in setting if name not in shared}
+        batches.setdefault(tuple(setting[name] for name in shared), []).append(objective)
+    groups = [dict(zip(shared, key), objectives=batches[key]) for key in batches]
+    done = sweep(groups, partial(run_batch, model, **sizes), kept)
+    rows = []
+    for batch in done.to_dict("records"):
+        found = batch["rows"] if not batch["error"] else batch["objectives"]
+        common = {name: batch[name] for name in (*shared, "error")}
+        seconds = batch["seconds"] / len(found)
+        rows += [{**common, **row, "seconds": seconds} for row in found]
+    return pd.DataFrame(rows), done
+
+
+def store(model: TransformerBridge, folder: Path, **sizes: Any) -> Store:
+    """A store that keeps results apart by model, device and sizes; ``sweep`` adds the code."""
+    context = {"weights": fingerprint(model), "device": model.W_U.device.type, **sizes}
+    return Store(folder, context)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description="Run the Pareto grid on BOOK_MODEL and record its table."
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        help="where the table goes; its provenance lands beside it",
+    )
+    parser.add_argument(
+        "--values", type=float, nargs="+", default=PAPER_VALUES, help="of λ_F, λ_M and m"
+    )
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--n-train", type=int, default=8)
+    parser.add_argument("--n-test", type=int, default=8)
+    parser.add_argument("--epochs", type=int, default=25)
+    parser.add_argument("--rate-scalar", type=float, default=1e-2)
+    parser.add_argument("--rate-vector", type=float, default=3e-3)
+    given = parser.parse_args(arguments)
+    connect()  # refuse a scheduler that does not answer before any long work
+    model = load_model()
+    rates = {"ActivScalar": given.rate_scalar, "SteerVec": given.rate_vector}
+    sizes = {
+        "n_train": given.n_train,
+        "n_test": given.n_test,
+        "epochs": given.epochs,
+        "rates": rates,
+    }
+    values = [int(value) if value == int(value) else value for value in given.values]
+    settings = grid(lambda_f=values, lambda_m=values, margin=values, seeds=range(given.seeds))
+    kept = store(model, SETTINGS.cache / "sweeps", **sizes)
+    if model.W_U.is_cuda and not SETTINGS.scheduler:
+        table, _ = sweep_in_batches(model, settings, kept, **sizes)
+    else:
+        table = sweep(settings, partial(run, model, **sizes), kept)
+    record(table, given.out, provenance(model, **sizes, values=values, seeds=given.seeds))
+    failed = int((table["error"] != "").sum())
+    print(f"{len(table)} settings, {failed} of them failed; recorded in {given.out}")
+
+
+if __name__ == "__main__":
+    # Imported by name: results are kept under a digest that includes a function's module.
+    from helpers.activation_scaling.grid import main as run_grid
+
+    run_grid()

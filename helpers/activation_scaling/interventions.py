@@ -1,0 +1,243 @@
+"""Interventions on activations: scale them (Eq. 5) or add vectors to them (Eq. 4), by hooks.
+
+Equations are those of the activation-scaling paper. θ are the parameters and β is the strength: 1
+steers towards the correct answer, −1 towards the wrong one, 0 leaves the model alone.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from transformer_lens.model_bridge import TransformerBridge
+
+from helpers.activation_scaling.points import Points
+from helpers.models.load import device_of
+from helpers.models.prefix import Runs
+from helpers.models.run import HOOKS
+from helpers.models.tokens import is_padded
+
+Beta = float | Float[Tensor, " batch"]
+
+
+class Intervention(nn.Module, ABC):
+    """Parameters θ at intervention points, and the edit that they make.
+
+    Attributes:
+        points: where it acts.
+        theta: one parameter a site, [layer pos] or [layer pos head], with a last axis for vectors;
+            zero when made, so that a new intervention does nothing.
+    """
+
+    _at = slice(None)  # the positions that the model is run on at the moment
+
+    def __init__(
+        self,
+        points: Points,
+        *,
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        super().__init__()
+        self.points = points
+        theta = {}
+        for site in points.sites:
+            zeros = torch.zeros(self.theta_shape(site), dtype=dtype, device=device)
+            theta[site] = nn.Parameter(zeros)
+        # ParameterDict sorts a plain dict by site; vec() and reset() rely on that order.
+        self.theta = nn.ParameterDict(theta)
+
+    @abstractmethod
+    def theta_shape(self, site: str) -> tuple[int, ...]:
+        """Shape of θ at a site."""
+
+    def hook_name(self, site: str, layer: int) -> str:
+        """The hook on which this intervention acts at a site of a layer."""
+        return HOOKS[site].format(layer=layer)
+
+    @abstractmethod
+    def edit(
+        self,
+        model: TransformerBridge,
+        h: Float[Tensor, "batch pos *head d"],
+        site: str,
+        layer: int,
+        beta: Float[Tensor, ...],
+    ) -> Float[Tensor, "batch pos *head d"]:
+        """The activation h̃ that replaces h at the ``layer``-th of ``points.layers``."""
+
+    def forward(self, *args, **kwargs) -> Tensor:
+        """The edit, so that PyTorch's functional calls of modules find it."""
+        return self.edit(*args, **kwargs)
+
+    def vec(self) -> Float[Tensor, " n_parameters"]:
+        """vec(θ) of Eq. 8: every parameter in one vector."""
+        return torch.cat([theta.flatten() for theta in self.theta.values()])
+
+    def n_parameters(self) -> int:
+        return self.vec().numel()
+
+    def first(self) -> int:
+        """The first position that it acts on; no earlier one ever changes."""
+        return 0 if self.points.n_pos is None else min(self.points.positions)
+
+    @torch.no_grad()
+    def reset(self, seed: int, std: float = 1e-5) -> None:
+        """Draw θ from N(0, std²), the same on every device (appendix A.1 has N(0, 1e-5))."""
+        generator = torch.Generator().manual_seed(seed)
+        for theta in self.theta.values():
+            theta.copy_(torch.randn(theta.shape, generator=generator, dtype=torch.float64) * std)
+
+    @contextmanager
+    def applied(
+        self, model: TransformerBridge, beta: Beta = 1.0, *, at: slice = slice(None)
+    ) -> Iterator[TransformerBridge]:
+        """The model with this intervention, inside a ``with`` block.
+
+        Hooks are removed at its end, also after an error.
+
+        Args:
+            model: the model that the points were made for.
+            beta: β of Eq. 4 and 5: one number, or one for each prompt. 0 changes no bit.
+            at: the positions that the model is run on, if not all (``helpers.models.prefix``).
+
+        Raises:
+            ValueError: another model than the points' own; inside the block, a prompt of another
+                length or a batch of another size than beta.
+        """
+        self.points.check_model(model)
+        if not isinstance(beta, Tensor) and beta == 0:
+            yield model
+            return
+        theta = next(iter(self.theta.values()))
+        beta = torch.as_tensor(beta, dtype=theta.dtype, device=theta.device)
+
+        def change(h: Tensor, site: str, layer: int) -> Tensor:
+            if beta.ndim and len(beta) != len(h):
+                raise ValueError(f"beta has {len(beta)} values for a batch of {len(h)} prompts.")
+            rows = beta if beta.ndim == 0 else beta.view(-1, *[1] * (h.ndim - 1))
+            return self.edit(model, h, site, layer, rows)
+
+        with self.hooked(model, change, at):
+            yield model
+
+    @contextmanager
+    def hooked(
+        self, model: TransformerBridge, change: Callable[[Tensor, str, int], Tensor], at: slice
+    ) -> Iterator[None]:
+        """Replace every activation h of the points by ``change(h, site, layer)``."""
+
+        def hook(site: str, layer: int):
+            def replace(h: Tensor, hook) -> Tensor:
+                self._check(h)
+                return change(h, site, layer)
+
+            return replace
+
+        hooks = []
+        for site in self.points.sites:
+            for layer, number in enumerate(self.points.layers):
+                hooks.append((self.hook_name(site, number), hook(site, layer)))
+        before, self._at = self._at, at
+        try:
+            with model.hooks(fwd_hooks=hooks):
+                yield
+        finally:
+            self._at = before
+
+    def check_tokens(self, tokens: Int[Tensor, "batch pos"]) -> None:
+        """Raise ValueError for prompts of mixed length if the points are tied to positions."""
+        if self.points.n_pos is not None and is_padded(tokens):
+            raise ValueError(
+                f"this intervention is tied to prompts of {self.points.n_pos} tokens, and these "
+                "are of several lengths. "
+                "A dynamic intervention takes any (helpers.activation_scaling.dynamic)."
+            )
+
+    def _check(self, h: Tensor) -> None:
+        if h.device != (here := next(iter(self.theta.values())).device):
+            raise ValueError(
+                f"this intervention's parameters are on {here}, and the activations it acts on "
+                f"are on {h.device}: "
+                f"move it there with intervention.to({str(h.device)!r})."
+            )
+        if self.points.n_pos is not None and h.shape[1] != len(range(self.points.n_pos)[self._at]):
+            raise ValueError(
+                f"this intervention is tied to prompts of {self.points.n_pos} tokens, and this "
+                f"one has {h.shape[1]} "
+                "(the beginning-of-sequence token counts)."
+            )
+
+    def _everywhere(self, theta: Float[Tensor, "selected ..."]) -> Float[Tensor, "pos ..."]:
+        """θ of one layer at every position of the run, zero where it does not act."""
+        if self.points.positions == tuple(range(self.points.n_pos)):
+            return theta[self._at]
+        where = torch.tensor(self.points.positions, device=theta.device)
+        return theta.new_zeros(self.points.n_pos, *theta.shape[1:]).index_copy(0, where, theta)[
+            self._at
+        ]
+
+
+class ActivScalar(Intervention):
+    """One signed scalar α for each activation vector: h̃ = h·(1 + βα) (Eq. 5).
+
+    At ``head_out`` the scalar multiplies z: a head's output is linear in z, so both scale it alike.
+    """
+
+    def theta_shape(self, site: str) -> tuple[int, ...]:
+        return (len(self.points.layers), len(self.points.positions), *self.points.heads(site))
+
+    def edit(self, model, h, site, layer, beta):
+        alpha = self._everywhere(self.theta[site][layer])  # [pos] or [pos head]
+        return h * (1 + beta * alpha.unsqueeze(-1))
+
+
+class SteerVec(Intervention):
+    """One vector v for each activation vector: h̃ = h + βv (Eq. 4).
+
+    At ``head_out`` the vectors are added to the sum of the heads' outputs, which is the same.
+    """
+
+    def theta_shape(self, site: str) -> tuple[int, ...]:
+        return (
+            len(self.points.layers),
+            len(self.points.positions),
+            *self.points.heads(site),
+            self.points.width(site),
+        )
+
+    def hook_name(self, site: str, layer: int) -> str:
+        return HOOKS["attn_out" if site == "head_out" else site].format(layer=layer)
+
+    def edit(self, model, h, site, layer, beta):
+        v = self._everywhere(self.theta[site][layer])  # [pos d] or [pos head d]
+        return h + beta * (v.sum(dim=1) if site == "head_out" else v)
+
+
+def steered_logits(
+    model: TransformerBridge,
+    tokens: Int[Tensor, "batch pos"],
+    intervention: Intervention,
+    betas: Float[Tensor, " beta"] | list[float],
+    *,
+    batch_size: int = 64,
+) -> Float[Tensor, "beta batch d_vocab"]:
+    """Last-token logits of every prompt at every β, ``batch_size`` of them in one forward pass."""
+    intervention.check_tokens(tokens)
+    theta = next(iter(intervention.theta.values()))
+    betas = torch.as_tensor(betas, dtype=theta.dtype, device=device_of(model))
+    runs = Runs.of(model, tokens, intervention.first())
+    rows = torch.arange(len(tokens), device=tokens.device).repeat(len(betas))
+    row_betas = betas.repeat_interleave(len(tokens))
+    logits = []
+    for row, beta in zip(rows.split(batch_size), row_betas.split(batch_size)):
+
+        def steered(n: int, at: slice, beta: Tensor = beta) -> AbstractContextManager:
+            return intervention.applied(model, beta, at=at)
+
+        logits.append(runs.logits(model, steered, row[:, None])[:, 0])
+    return torch.cat(logits).view(len(betas), len(tokens), -1)

@@ -1,0 +1,132 @@
+"""Where to intervene: points K = layers × positions × sites of the Transformer.
+
+Section 3.1 of the activation-scaling paper calls the sites attnOut, mlpOut and residPost; the names
+here are TransformerLens'.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from transformer_lens.model_bridge import TransformerBridge
+
+from helpers.models.load import kv_heads
+from helpers.models.run import HOOKS
+
+PER_HEAD = ("z", "v", "head_out")
+
+
+@dataclass(frozen=True)
+class Points:
+    """Intervention points: every combination of sites, layers and positions (section 3.1).
+
+    Made with :meth:`of`, which checks them against a model.
+
+    Attributes:
+        sites, layers, positions: the three axes; position 0 is the beginning-of-sequence token.
+        n_pos: prompt length in tokens, that token included; positions are tied to it. None for
+            interventions that work on prompts of any length.
+        n_layers, d_model, d_head, n_heads, n_kv_heads: the shape of the model they were made for.
+    """
+
+    sites: tuple[str, ...]
+    layers: tuple[int, ...]
+    positions: tuple[int, ...]
+    n_pos: int | None
+    n_layers: int
+    d_model: int
+    d_head: int
+    n_heads: int
+    n_kv_heads: int
+
+    @classmethod
+    def of(
+        cls,
+        model: TransformerBridge,
+        n_pos: int | None,
+        *,
+        sites: Sequence[str] = ("attn_out", "mlp_out"),
+        layers: Iterable[int] | None = None,
+        positions: Iterable[int] | None = None,
+    ) -> Points:
+        """Points of a model, everywhere along an axis that is not given.
+
+        Args:
+            model: the model to intervene on.
+            n_pos: prompt length in tokens with the beginning-of-sequence token; None for any.
+            sites: names from ``HOOKS``.
+            layers, positions: indices; negative ones count from the end.
+
+        Raises:
+            ValueError: a site, layer or position that model or prompt does not have.
+        """
+        if isinstance(sites, str):
+            sites = (sites,)
+        # What no model has, then what this model and this prompt length do not have.
+        if unknown := [site for site in sites if site not in HOOKS]:
+            raise ValueError(f"unknown site {unknown[0]!r}; the sites are {', '.join(HOOKS)}.")
+        if {"z", "head_out"} <= set(sites):
+            raise ValueError("z and head_out are the same place in the model; choose one of them.")
+        if n_pos is None and positions is not None:
+            raise ValueError("positions need a prompt length: give n_pos.")
+        cfg = model.cfg
+        return cls(
+            sites=_axis("site", sites),
+            layers=_axis(
+                "layer",
+                _resolve("layer", range(cfg.n_layers) if layers is None else layers, cfg.n_layers),
+            ),
+            positions=()
+            if n_pos is None
+            else _axis(
+                "position",
+                _resolve("position", range(n_pos) if positions is None else positions, n_pos),
+            ),
+            n_pos=n_pos,
+            n_layers=cfg.n_layers,
+            d_model=cfg.d_model,
+            d_head=cfg.d_head,
+            n_heads=cfg.n_heads,
+            n_kv_heads=kv_heads(model),
+        )
+
+    def heads(self, site: str) -> tuple[int, ...]:
+        """Shape of the head axis of a site: empty where the site has none."""
+        return (
+            () if site not in PER_HEAD else ((self.n_kv_heads,) if site == "v" else (self.n_heads,))
+        )
+
+    def width(self, site: str) -> int:
+        """Dimension of one activation vector at a site."""
+        return self.d_head if site in ("z", "v") else self.d_model
+
+    def check_model(self, model: TransformerBridge) -> None:
+        """Raise ValueError unless the model has the shape these points were made for."""
+        cfg = model.cfg
+        made = (self.n_layers, self.d_model, self.d_head, self.n_heads, self.n_kv_heads)
+        here = (cfg.n_layers, cfg.d_model, cfg.d_head, cfg.n_heads, kv_heads(model))
+        if made != here:
+            raise ValueError(
+                "this intervention was made for another model: (layers, d_model, d_head, heads, "
+                "key/value heads) was "
+                f"{made}, and {cfg.model_name} has {here}."
+            )
+
+
+def _resolve(axis: str, indices: Iterable[int], length: int) -> list[int]:
+    resolved = []
+    for index in indices:
+        if not -length <= index < length:
+            raise ValueError(f"{axis} {index} is not there: {axis}s run from 0 to {length - 1}.")
+        resolved.append(index % length)
+    return resolved
+
+
+def _axis(axis: str, values: Iterable) -> tuple:
+    values = tuple(values)
+    if not values:
+        raise ValueError(f"no {axis} to intervene on.")
+    if len(set(values)) < len(values):
+        raise ValueError(f"a {axis} is given twice: {values}.")
+    return values

@@ -1,0 +1,1 @@
+"""Live controls for a notebook with a kernel."""

@@ -1,0 +1,67 @@
+"""What both benches use: labelled controls, messages, a table of tokens."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from html import escape
+from typing import Any
+
+import ipywidgets as widgets
+import pandas as pd
+from IPython.display import HTML, display
+from jaxtyping import Float
+from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
+
+from helpers.models.tokens import token_strings
+
+
+def labelled(kind: type[widgets.Widget], label: str, value: Any, **options: Any) -> widgets.Widget:
+    """A control with its label, as wide as its bench."""
+    style, layout = {"description_width": "8rem"}, {"width": "min(100%, 42rem)"}
+    return kind(value=value, description=label, style=style, layout=layout, **options)
+
+
+def say(text: str, role: str = "status") -> None:
+    """Display a line that screen readers announce; an ``alert`` at once."""
+    display(HTML(f"<p role='{role}'>{escape(text)}</p>"))
+
+
+# Hooks are on the model itself, and JupyterLab may run two callbacks in threads of their own.
+ALONE = threading.RLock()
+
+
+@contextmanager
+def reported() -> Iterator[None]:
+    """Alone with the model; say what is wrong with the input, without a traceback."""
+    try:
+        with ALONE:
+            yield
+    except ValueError as error:
+        say(f"⚠ {error}", "alert")
+
+
+def typed(text: str, what: str) -> str:
+    """A text that was typed.
+
+    Raises:
+        ValueError: it is blank.
+    """
+    if not text.strip():
+        raise ValueError(f"the {what} is empty: type one.")
+    return text
+
+
+def as_token(word: str) -> str:
+    """A word as most tokenizers have it, with a space in front."""
+    return " " + typed(word, "answer").removeprefix(" ")
+
+
+def top_tokens(model: TransformerBridge, logits: Float[Tensor, " d_vocab"]) -> pd.DataFrame:
+    """The eight likeliest next tokens."""
+    probabilities, tokens = logits.softmax(-1).topk(8)
+    shares = [f"{value:.1%}" for value in probabilities.tolist()]
+    texts = [repr(text) for text in token_strings(model, tokens)]
+    return pd.DataFrame({"next token": texts, "probability": shares}, index=range(1, 9))

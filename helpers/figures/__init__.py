@@ -1,0 +1,1 @@
+"""Figures and controls that more than one chapter draws."""

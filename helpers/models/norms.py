@@ -1,0 +1,98 @@
+"""LayerNorm and RMSNorm of a model, as functions whose gradient is written out.
+
+The papers' LayerNorm(x) is Px/‖Px‖, with P the projection off the all-ones vector; models compute
+√d·w⊙Px/‖Px‖ + b, with a small ε under the root. RMSNorm is the same without P and b.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import sqrt
+
+from jaxtyping import Float
+from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
+
+Vector = Float[Tensor, "*batch d_model"]
+
+
+@dataclass(frozen=True)
+class Norm:
+    """One norm of a model: norm(x) = w ⊙ Px / σ(x) + b, where σ(x)² = ‖Px‖²/d + ε.
+
+    Attributes:
+        name: ``ln_final``, ``blocks.3.ln1`` (before attention) or ``blocks.3.ln2`` (before the
+            MLP).
+        weight, bias: w and b; no bias in RMSNorm.
+        eps: ε.
+        centred: whether P removes the mean (LayerNorm) or is the identity (RMSNorm).
+
+    Example:
+        RMSNorm gives every input the length √d:
+
+        >>> import torch
+        >>> norm = Norm("ln_final", weight=torch.ones(2), bias=None, eps=0.0, centred=False)
+        >>> x = torch.tensor([6.0, 8.0])
+        >>> norm(x)
+        tensor([0.8485, 1.1314])
+        >>> norm(10 * x).allclose(norm(x))
+        True
+    """
+
+    name: str
+    weight: Float[Tensor, " d_model"]
+    bias: Float[Tensor, " d_model"] | None
+    eps: float
+    centred: bool
+
+    @classmethod
+    def of(cls, model: TransformerBridge, name: str) -> Norm:
+        """A norm of a model, by its name.
+
+        Raises:
+            ValueError: no norm of that name, or one that is neither LayerNorm nor RMSNorm.
+        """
+        kind, which = model.cfg.normalization_type, model.cfg.model_name
+        if kind not in ("LN", "RMS"):
+            raise ValueError(
+                f"{which} has norms of type {kind!r}; only LN and RMS are supported here."
+            )
+        if f"{name}.hook_in" not in model.hook_dict:
+            raise ValueError(
+                f"{which} has no norm {name!r}; "
+                "the names are ln_final, blocks.0.ln1, blocks.0.ln2, ..."
+            )
+        module = model.get_submodule(name)
+        bias = getattr(module.original_component, "bias", None)
+        bias = None if bias is None else bias.detach()
+        return cls(name, module.weight.detach(), bias, model.cfg.eps, centred=kind == "LN")
+
+    def centre(self, x: Vector) -> Vector:
+        """Px: x without its mean in LayerNorm, x itself in RMSNorm."""
+        return x - x.mean(-1, keepdim=True) if self.centred else x
+
+    def scale(self, x: Vector) -> Float[Tensor, "*batch 1"]:
+        """σ(x), the divisor."""
+        return (self.centre(x).pow(2).mean(-1, keepdim=True) + self.eps).sqrt()
+
+    def __call__(self, x: Vector) -> Vector:
+        out = self.weight * self.centre(x) / self.scale(x)
+        return out if self.bias is None else out + self.bias
+
+    def gradient(self, y: Vector, x: Vector) -> Vector:
+        """∇ₓ y·norm(x) = P(I − x̂x̂ᵀ)(w ⊙ y)/σ, with x̂ = Px/(√d σ) (appendix B, with w and ε)."""
+        direction = self.centre(x) / (sqrt(x.shape[-1]) * self.scale(x))
+        pulled = self.fixed(y, x)
+        return pulled - direction * (direction * pulled).sum(-1, keepdim=True)
+
+    def fixed(self, y: Vector, x: Vector) -> Vector:
+        """P(w ⊙ y)/σ(x), the gradient with σ held at its value: fixed·x + y·b = y·norm(x)."""
+        return self.centre(self.weight * y) / self.scale(x)
+
+    def weighted(self, y: Vector, input_norm: float | Float[Tensor, "*batch 1"] = 1.0) -> Vector:
+        """(√d/‖x‖) w ⊙ y, the paper's approximation from a measured ‖x‖ (section 4.4, step 2).
+
+        With ‖x‖ = 1 it is the rule for the norm nearest to the input, which its length cancels
+        (5.1.1).
+        """
+        return sqrt(y.shape[-1]) / input_norm * self.weight * y

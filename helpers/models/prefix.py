@@ -1,0 +1,154 @@
+"""Run the start of prompts once and keep its attention keys and values for later runs.
+
+In a causal model no position sees a later one: what lies before the first position that is
+intervened on does not depend on the intervention, and prompts that begin with the same tokens
+share that start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
+from transformers import DynamicCache
+
+from helpers.models.load import kv_heads
+from helpers.models.run import last_logits, last_logits_after
+from helpers.models.tokens import PAD, check_one_length, is_padded
+
+# Positions that must be saved to pay for a forward pass more, which reads all weights again on a
+# CPU; on a GPU its many small kernels take longer than the positions of the book's prompts.
+WORTH = 40
+LIMIT = 1 << 30  # bytes of keys and values kept; prompts that need more are run whole
+
+# Steers the model inside a ``with`` block, given the rows of each group and the positions in the
+# run.
+Steered = Callable[[int, slice], AbstractContextManager]
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """The first positions of some prompts, as later positions see them.
+
+    Attributes:
+        layers: keys and values of each layer, [row kv_head pos d_head].
+        length: number of positions.
+    """
+
+    layers: tuple[tuple[Tensor, Tensor], ...]
+    length: int
+
+    @classmethod
+    def run(cls, model: TransformerBridge, tokens: Int[Tensor, "row pos"]) -> Prefix:
+        """Run the model on these positions; hooks on the model act.
+
+        Raises:
+            ValueError: prompts of several lengths.
+        """
+        check_one_length(tokens)
+        cache = DynamicCache()
+        last_logits_after(model, tokens, cache)
+        return cls(tuple((layer.keys, layer.values) for layer in cache.layers), tokens.shape[1])
+
+    def rows(self, index: Int[Tensor, " new_row"]) -> Prefix:
+        """Some of the rows, repeated or not."""
+        layers = tuple((keys[index], values[index]) for keys, values in self.layers)
+        return Prefix(layers, self.length)
+
+    def last_logits(
+        self, model: TransformerBridge, tokens: Int[Tensor, "row pos"]
+    ) -> Float[Tensor, "row d_vocab"]:
+        """Last-token logits of the tokens that follow; hooks see only the positions of these."""
+        cache = DynamicCache()  # a new one, because a run adds to it
+        for layer, (keys, values) in enumerate(self.layers):
+            cache.update(keys, values, layer)
+        return last_logits_after(model, tokens, cache)
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Prompts that are run again and again, each time steered in another way; :meth:`of` makes it.
+
+    Attributes:
+        tokens: the prompts, padded where they differ in length.
+        fixed: positions before the first one that is steered, run once; None if there are none.
+        shared: how many tokens all prompts begin with.
+        by_length: of prompts of several lengths, the runs of each length.
+    """
+
+    tokens: Int[Tensor, "prompt pos"]
+    fixed: Prefix | None
+    shared: int
+    by_length: dict[int, Runs]
+
+    @classmethod
+    @torch.no_grad()
+    def of(cls, model: TransformerBridge, tokens: Int[Tensor, "prompt pos"], first: int) -> Runs:
+        """Prepare runs that leave the positions before ``first`` alone."""
+        if is_padded(tokens):
+            lengths = (tokens != PAD).sum(-1)
+            parts = {}
+            for length in lengths.unique().tolist():
+                some = tokens[lengths == length, :length]
+                parts[length] = cls(tokens[:, :length], None, _shared(some), {})
+            return cls(tokens, None, 0, parts)
+        values = 2 * model.cfg.n_layers * kv_heads(model) * model.cfg.d_head * len(tokens) * first
+        fits = 0 < values * model.W_U.element_size() <= LIMIT
+        fixed = Prefix.run(model, tokens[:, :first]) if fits else None
+        return cls(tokens, fixed, _shared(tokens), {})
+
+    def logits(
+        self, model: TransformerBridge, steered: Steered, rows: Int[Tensor, "group row"]
+    ) -> Float[Tensor, "group row d_vocab"]:
+        """Last-token logits of each group's prompts; a group is what is steered in one way.
+
+        Args:
+            model: as it was when these runs were prepared.
+            steered: puts the interventions on it, given how many rows there are of each group and
+                at which positions.
+            rows: which prompts.
+        """
+        if self.by_length:
+            return self._of_several_lengths(model, steered, rows)
+        (groups, n), tokens = rows.shape, self.tokens[rows.flatten()]
+        if self.fixed is not None:
+            start = self.fixed.rows(rows.flatten())
+        elif tokens.device.type == "cpu" and self.shared * groups * (n - 1) >= WORTH:
+            with steered(1, slice(0, self.shared)):
+                start = Prefix.run(model, self.tokens[rows[:, 0], : self.shared])
+            start = start.rows(torch.arange(groups).repeat_interleave(n))
+        else:
+            with steered(n, slice(None)):
+                return last_logits(model, tokens).unflatten(0, (groups, n))
+        with steered(n, slice(start.length, None)):
+            logits = start.last_logits(model, tokens[:, start.length :])
+        return logits.unflatten(0, (groups, n))
+
+    def _of_several_lengths(
+        self, model: TransformerBridge, steered: Steered, rows: Int[Tensor, "group row"]
+    ) -> Float[Tensor, "group row d_vocab"]:
+        """One length after the other where that saves enough padding, else all of them padded."""
+        lengths = (self.tokens[rows] != PAD).sum(-1)  # [group row]
+        alike = bool((lengths == lengths[0]).all())
+        padding = int((lengths.max() - lengths).sum())
+        found = lengths[0].unique().tolist()
+        if not (rows.device.type == "cpu" and alike and padding >= WORTH * (len(found) - 1)):
+            with steered(rows.shape[1], slice(None)):
+                return last_logits(model, self.tokens[rows.flatten()]).unflatten(0, rows.shape)
+        columns, logits = [], []
+        for length in found:
+            columns.append((lengths[0] == length).nonzero()[:, 0])
+            runs = self.by_length[length]
+            logits.append(runs.logits(model, steered, rows[:, columns[-1]]))
+        return torch.cat(logits, dim=1)[:, torch.cat(columns).argsort()]
+
+
+def _shared(tokens: Int[Tensor, "prompt pos"]) -> int:
+    """Tokens that all prompts begin with, but for the last one, which is run for its logits."""
+    same = (tokens == tokens[0]).all(0)[:-1]
+    return int(same.long().cumprod(0).sum())

@@ -1,0 +1,212 @@
+"""Resume a finished run from a layer and a position, with an edit of the residual stream there.
+
+An edit changes nothing in the layers before it, nor, in a causal model, at earlier positions. So
+one run of the prompts serves all edits: each starts from the stream and from the attention keys and
+values that the run left. What comes out is the stream at the last token in front of ``ln_final``,
+which gives an observable without the logits of the whole vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
+from transformers import DynamicCache
+
+from helpers.models.tokens import check_one_length
+
+END = "ln_final.hook_in"
+# Positions that must be saved before the tokens common to all prompts get a run of their own,
+# which reads all weights once more.
+WORTH = 40
+
+Past = tuple[tuple[Tensor, Tensor], ...]  # keys and values a layer, [row kv_head pos d_head]
+Edit = Callable[[Float[Tensor, "row d_model"]], Float[Tensor, "row d_model"]]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run of prompts of one length; :meth:`of` makes it.
+
+    Attributes:
+        tokens: the prompts.
+        stream: the residual stream in front of each layer, and last in front of ``ln_final``.
+        past: attention keys and values.
+    """
+
+    tokens: Int[Tensor, "prompt pos"]
+    stream: tuple[Float[Tensor, "prompt pos d_model"], ...]
+    past: Past
+
+    @classmethod
+    @torch.no_grad()
+    def of(
+        cls, model: TransformerBridge, tokens: Int[Tensor, "prompt pos"], *, batch_size: int = 64
+    ) -> Run:
+        """Run the prompts, ``batch_size`` in one forward pass.
+
+        Raises:
+            ValueError: prompts of several lengths.
+        """
+        check_one_length(tokens)
+        names = [f"blocks.{layer}.hook_resid_pre" for layer in range(model.cfg.n_layers)]
+        names.append(END)
+        # Tokens that all prompts begin with run once.
+        shared = int((tokens == tokens[0]).all(0)[:-1].long().cumprod(0).sum())
+        shared = shared if shared * (len(tokens) - 1) >= WORTH else 0
+        start, past = DynamicCache(), ()
+        if shared:
+            common = _forward(model, tokens[:1, :shared], start, names)
+            past = _past([start])
+
+        streams, caches = [], []
+        for chunk in tokens[:, shared:].split(batch_size):
+            none = torch.zeros(len(chunk), dtype=torch.long, device=tokens.device)
+            caches.append(_cache(past, none, shared))
+            stream = _forward(model, chunk, caches[-1], names)
+            if shared:
+                stream = [torch.cat(parts, 1) for parts in zip(_expand(common, chunk), stream)]
+            streams.append(stream)
+        return cls(tokens, tuple(map(torch.cat, zip(*streams))), _past(caches))
+
+    @property
+    def ends(self) -> Float[Tensor, "prompt d_model"]:
+        """The stream at the last token in front of ``ln_final``."""
+        return self.stream[-1][:, -1]
+
+    def edited(
+        self,
+        model: TransformerBridge,
+        layer: int,
+        position: int,
+        edit: Edit,
+        rows: Int[Tensor, " row"] | None = None,
+    ) -> Float[Tensor, "row d_model"]:
+        """:attr:`ends` when the stream is edited in front of a layer at one position.
+
+        Args:
+            model: as it was in the run; hooks on it act on what is computed again.
+            layer, position: where; negative positions count from the end.
+            edit: the stream there, [row d_model], to its new value; gradients pass through it.
+            rows: which prompts, also several times the same; all of them if not given.
+
+        Raises:
+            ValueError: no such layer or position.
+        """
+        n_pos = self.tokens.shape[1]
+        if not 0 <= layer < model.cfg.n_layers:
+            raise ValueError(f"layer {layer} is not one of 0 to {model.cfg.n_layers - 1}.")
+        if not -n_pos <= position < n_pos:
+            raise ValueError(f"position {position} is not in prompts of {n_pos} tokens.")
+        rows, first = self._all() if rows is None else rows, position % n_pos
+        x = self.stream[layer][rows, first:]
+        x[:, 0] = edit(x[:, 0])  # x is a copy
+        with _entered(model, layer, x):
+            cache = _cache(self.past, rows, first)
+            return _forward(model, self.tokens[rows, first:], cache, [END])[0][:, -1]
+
+    @torch.no_grad()
+    def steered(
+        self,
+        model: TransformerBridge,
+        layer: int,
+        position: int,
+        vectors: Float[Tensor, "vector d_model"],
+        rows: Int[Tensor, " row"] | None = None,
+        *,
+        batch_size: int = 64,
+    ) -> Float[Tensor, "vector row d_model"]:
+        """As :meth:`edited`, with every vector added to every prompt's stream."""
+        rows = self._all() if rows is None else rows
+        numbers = torch.arange(len(vectors), device=rows.device)
+        ends = []
+        for pairs in torch.cartesian_prod(numbers, rows).split(batch_size):
+            vector, row = pairs.to(self.tokens.device).unbind(1)
+            ends.append(self.edited(model, layer, position, vectors[vector].__add__, row))
+        return torch.cat(ends).unflatten(0, (len(vectors), len(rows)))
+
+    @torch.no_grad()
+    def read(
+        self,
+        model: TransformerBridge,
+        names: Sequence[str],
+        position: int,
+        rows: Int[Tensor, " row"] | None = None,
+    ) -> list[Float[Tensor, "row ..."]]:
+        """Activations at some hooks at one position; only what comes from there on runs again."""
+        kept: dict[str, Tensor] = {}
+
+        def keep(value: Tensor, hook, name: str) -> None:
+            kept[name] = value[:, 0].clone()
+
+        with model.hooks(fwd_hooks=[(name, partial(keep, name=name)) for name in names]):
+            self.edited(model, 0, position, lambda x: x, rows)
+        return [kept[name] for name in names]
+
+    def _all(self) -> Int[Tensor, " prompt"]:
+        return torch.arange(len(self.tokens), device=self.tokens.device)
+
+
+def _forward(
+    model: TransformerBridge,
+    tokens: Int[Tensor, "row pos"],
+    cache: DynamicCache,
+    names: Sequence[str],
+) -> list[Float[Tensor, "row pos d_model"]]:
+    """The stream at some hooks; logits are not computed, and ``cache`` gets keys and values."""
+    kept: dict[str, Tensor] = {}
+
+    def keep(value: Tensor, hook, name: str) -> None:
+        kept[name] = value.clone()  # some models add to the stream in place
+
+    with model.hooks(fwd_hooks=[(name, partial(keep, name=name)) for name in names]):
+        model.original_model.base_model(input_ids=tokens, past_key_values=cache, use_cache=True)
+    return [kept[name] for name in names]
+
+
+def _cache(past: Past, rows: Int[Tensor, " row"], length: int) -> DynamicCache:
+    """A new cache with some rows of the first positions: running the model adds to it."""
+    cache = DynamicCache()
+    for layer, (keys, values) in enumerate(past if length else ()):
+        cache.update(keys[rows, :, :length], values[rows, :, :length], layer)
+    return cache
+
+
+def _past(caches: Sequence[DynamicCache]) -> Past:
+    past = []
+    for layers in zip(*(cache.layers for cache in caches)):
+        keys = torch.cat([layer.keys for layer in layers])
+        past.append((keys, torch.cat([layer.values for layer in layers])))
+    return tuple(past)
+
+
+def _expand(common: Sequence[Tensor], like: Tensor) -> list[Tensor]:
+    return [stream.expand(len(like), -1, -1) for stream in common]
+
+
+@contextmanager
+def _entered(
+    model: TransformerBridge, layer: int, x: Float[Tensor, "row pos d_model"]
+) -> Iterator[None]:
+    """The model entered in front of a layer with a given stream; earlier layers are skipped."""
+    before = list(model.blocks)[:layer]
+    # What a block hands to its architecture's loop over blocks.
+    in_tuple = model.cfg.architecture == "GPTNeoForCausalLM"
+
+    def skip(stream: Tensor, *args, **kwargs) -> Tensor | tuple[Tensor]:
+        return (stream,) if in_tuple else stream
+
+    try:
+        for block in before:
+            block.__dict__["forward"] = skip  # shadows the class's method
+        with model.hooks(fwd_hooks=[(f"blocks.{layer}.hook_resid_pre", lambda old, hook: x)]):
+            yield
+    finally:
+        for block in before:
+            block.__dict__.pop("forward", None)

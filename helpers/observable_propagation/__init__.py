@@ -1,0 +1,1 @@
+"""The second paper: observables pulled back to feature vectors, with no data."""

@@ -1,0 +1,68 @@
+"""Path patching: the direct effect of each head on an observable, measured on pairs of prompts."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
+
+from helpers.models.load import per_head
+from helpers.models.norms import Norm
+from helpers.models.run import read_activations
+from helpers.models.tokens import at_ends, ends
+from helpers.observable_propagation.observables import Observable
+
+
+def path_patching(
+    model: TransformerBridge,
+    clean: Int[Tensor, "pair pos"],
+    corrupted: Int[Tensor, "pair pos"],
+    observable: Observable,
+    *,
+    values_only: bool = False,
+    batch_size: int = 64,
+) -> Float[Tensor, "pair layer head"]:
+    """Direct effect of every head at the last token: clean − patched, in nats (section 6.5).
+
+    One head's whole input is replaced by that of the corrupted prompt, and all else stays as in the
+    clean run but the final norm, which is computed again. What a head writes depends on its input
+    alone, so the patched head writes what it wrote in the corrupted run: two runs serve all heads.
+
+    Args:
+        clean, corrupted: row i of one is patched into row i of the other; of equal length.
+        values_only: keep the clean attention scores and patch values alone.
+        batch_size: prompts in one forward pass.
+
+    Raises:
+        ValueError: prompts that differ in number or length.
+    """
+    if clean.shape != corrupted.shape or not ends(clean).equal(ends(corrupted)):
+        raise ValueError(
+            f"clean prompts {tuple(clean.shape)} and corrupted prompts {tuple(corrupted.shape)} "
+            "must match one to one, each pair of one length."
+        )
+    # Two runs without hooks: what every head writes in each, and the input of the final norm.
+    layers = range(model.cfg.n_layers)
+    hooks = ["hook_z", "hook_pattern", "hook_v"] if values_only else ["hook_z"]
+    names = ["ln_final.hook_in"]
+    names += [f"blocks.{layer}.attn.{hook}" for layer in layers for hook in hooks]
+    here, _ = read_activations(model, clean, names, batch_size=batch_size)
+    there, _ = read_activations(model, corrupted, names, batch_size=batch_size)
+
+    # Each head's change at the last token, through the final norm to the observable.
+    norm, m = Norm.of(model, "ln_final"), observable.vector(model)
+    x = at_ends(here["ln_final.hook_in"], clean)
+    effects = []
+    for layer in layers:
+        name = f"blocks.{layer}.attn."
+        if values_only:
+            scores = at_ends(here[name + "hook_pattern"], clean, dim=2)
+            values = per_head(model, there[name + "hook_v"], dim=2)
+            z = torch.einsum("bhs,bshe->bhe", scores, values)
+        else:
+            z = at_ends(there[name + "hook_z"], clean)
+        z = z - at_ends(here[name + "hook_z"], clean)
+        change = torch.einsum("bhe,hem->bhm", z, model.blocks[layer].attn.W_O)
+        effects.append((norm(x)[:, None] - norm(x[:, None] + change)) @ m)
+    return torch.stack(effects, dim=1)

@@ -1,0 +1,174 @@
+"""Feature vectors of paths: chains of heads and MLPs, attention scores held fixed (4.2 to 4.4).
+
+A path is written from input to output: in ``13.3 → MLP16 → 17.14``, head 13.3 reads the residual
+stream, MLP 16 what it wrote, head 17.14 what the MLP wrote, and that goes to the logits. Backwards
+along it, each component turns the vector that reads its output into one that reads its input.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
+
+from helpers.models.norms import Norm
+from helpers.models.run import read_activations
+from helpers.models.tokens import ends
+from helpers.observable_propagation.pull_back import (
+    IGNORE,
+    NormGradients,
+    Norms,
+    mlp_gradient,
+    through_heads,
+)
+
+Points = Mapping[int, Float[Tensor, " d_model"]]
+
+
+@dataclass(frozen=True)
+class Component:
+    """One stage of a path: head ``layer.head``, or the MLP of a layer (head is None)."""
+
+    layer: int
+    head: int | None = None
+
+    @property
+    def norm(self) -> str:
+        """Name of the norm in front of it."""
+        return f"blocks.{self.layer}.{'ln2' if self.head is None else 'ln1'}"
+
+    def __str__(self) -> str:
+        return f"MLP{self.layer}" if self.head is None else f"{self.layer}.{self.head}"
+
+
+Path = tuple[Component, ...]
+
+
+def path(model: TransformerBridge, text: str) -> Path:
+    """The path that a text means; ``->`` will do for the arrow.
+
+    Raises:
+        ValueError: a part that the model does not have, or that cannot read the part before it.
+    """
+    cfg, components = model.cfg, []
+    for part in re.split(r"\s*(?:→|->)\s*", text.strip()):
+        found = re.fullmatch(r"(\d+)\.(\d+)|MLP\s?(\d+)", part)
+        if not found:
+            raise ValueError(f"{part!r} is neither a head like 13.3 nor an MLP like MLP16.")
+        layer, head, mlp = found.groups()
+        component = Component(int(mlp)) if mlp else Component(int(layer), int(head))
+        if component.layer >= cfg.n_layers or (component.head or 0) >= cfg.n_heads:
+            raise ValueError(
+                f"{component} is not in {cfg.model_name}: "
+                f"it has {cfg.n_layers} layers of {cfg.n_heads} heads."
+            )
+        if components and not _feeds(model, components[-1], component):
+            raise ValueError(f"{component} cannot read what {components[-1]} wrote, in this model.")
+        components.append(component)
+    return tuple(components)
+
+
+def _feeds(model: TransformerBridge, earlier: Component, later: Component) -> bool:
+    if earlier.layer != later.layer:
+        return earlier.layer < later.layer
+    # In one layer, an MLP reads what heads wrote, but not in GPT-NeoX, where both read one stream.
+    parallel = getattr(model.cfg, "parallel_attn_mlp", False)
+    return earlier.head is not None and later.head is None and not parallel
+
+
+def show(chain: Path) -> str:
+    """A path as text.
+
+    Example:
+        >>> show((Component(13, 3), Component(16), Component(17, 14)))
+        '13.3 → MLP16 → 17.14'
+    """
+    return " → ".join(map(str, chain))
+
+
+def path_feature(
+    model: TransformerBridge,
+    chain: Path,
+    m: Float[Tensor, "*n d_model"],
+    *,
+    norms: Norms = IGNORE,
+    mlp_points: Points | None = None,
+) -> Float[Tensor, "*n d_model"]:
+    """The feature vector of a path, for observables m = W_U n.
+
+    Attention scores are left out: multiply by :attr:`Reading.score` for one prompt's gradient.
+
+    Args:
+        norms: how ln_final and the norm in front of each component are treated.
+        mlp_points: by layer, where to linearise its MLP, in the MLP's own input (after ln2). With
+            ``NormGradients`` the default is the norm's output at its point.
+
+    Raises:
+        ValueError: no point for an MLP or a norm that needs one.
+    """
+    y = norms.pull_back(Norm.of(model, "ln_final"), m)
+    for component in reversed(chain):
+        layer = component.layer
+        if component.head is not None:
+            y = through_heads(model, layer, y, norms=norms)[..., component.head, :]
+            continue
+        norm, point = Norm.of(model, component.norm), (mlp_points or {}).get(layer)
+        if point is None and isinstance(norms, NormGradients) and norm.name in norms.points:
+            point = norm(norms.points[norm.name])
+        if point is None:
+            raise ValueError(f"no point is given at which to linearise {component}.")
+        y = norms.pull_back(norm, mlp_gradient(model, layer, y, point))
+    return y
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the components of a path read on one prompt.
+
+    Attributes:
+        points: by name of a norm, its input at the token that its component reads.
+        score: product of the heads' attention scores along the path, no unit.
+    """
+
+    points: dict[str, Float[Tensor, " d_model"]]
+    score: float
+
+
+def reading(
+    model: TransformerBridge, chain: Path, tokens: Int[Tensor, " pos"], positions: Sequence[int]
+) -> Reading:
+    """Norm inputs and attention scores along a path on one prompt.
+
+    Args:
+        positions: the token that each component reads, then the one whose logits are measured;
+            negative ones count from the prompt's end.
+
+    Raises:
+        ValueError: positions that do not fit the path, or that nothing passes through: a head looks
+            back, and an MLP reads and writes one token.
+    """
+    if len(positions) != len(chain) + 1:
+        raise ValueError(f"{show(chain)} needs {len(chain) + 1} positions, not {len(positions)}.")
+    n_pos = int(ends(tokens[None])) + 1
+    where = [position + n_pos if position < 0 else position for position in positions]
+    for component, here, there in zip(chain, where, where[1:]):
+        if not 0 <= here <= there < n_pos or (component.head is None and here != there):
+            raise ValueError(f"{component} moves nothing from token {here} to {there} of {n_pos}.")
+
+    heads = [component for component in chain if component.head is not None]
+    names = ["ln_final.hook_in", *(f"{component.norm}.hook_in" for component in chain)]
+    names += [f"blocks.{head.layer}.attn.hook_pattern" for head in heads]
+    kept, _ = read_activations(model, tokens[None], names)
+
+    points, scores = {"ln_final": kept["ln_final.hook_in"][0, where[-1]]}, []
+    for component, here, there in zip(chain, where, where[1:]):
+        points[component.norm] = kept[f"{component.norm}.hook_in"][0, here]
+        if component.head is not None:
+            pattern = kept[f"blocks.{component.layer}.attn.hook_pattern"][0, component.head]
+            scores.append(pattern[there, here].item())
+    return Reading(points, math.prod(scores))

@@ -1,0 +1,153 @@
+"""From a vector that reads a component's output to one that reads its input: norms, heads, MLPs.
+
+A component f and a vector y that reads its output give the vector that reads its input: the
+gradient of y·f(x) with attention scores held fixed (sections 4.1 to 4.3, observable propagation).
+Norms can be left out, approximated or linearised, and an MLP is linearised at a point.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+import torch
+from jaxtyping import Float
+from scipy.optimize import brentq
+from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
+
+from helpers.models.load import per_head
+from helpers.models.norms import Norm
+
+Vectors = Float[Tensor, "*n d_model"]
+Point = Float[Tensor, " d_model"]
+
+
+class Norms(Protocol):
+    """A way to treat the norms in front of components."""
+
+    def pull_back(self, norm: Norm, y: Vectors) -> Vectors:
+        """From vectors that read the norm's output to vectors that read its input."""
+
+
+@dataclass(frozen=True)
+class IgnoreNorms:
+    """Norms left out; directions are nearly right and lengths are not (section 4.3.3)."""
+
+    def pull_back(self, norm: Norm, y: Vectors) -> Vectors:
+        return y
+
+
+@dataclass(frozen=True)
+class NormWeights:
+    """(√d/‖x‖) w ⊙ y: the norm's weights and a measured length of its input (section 4.4, step 2).
+
+    Attributes:
+        input_norms: mean ‖x‖ by name of the norm; others are not divided (section 5.1.1).
+    """
+
+    input_norms: Mapping[str, float | Float[Tensor, "*n 1"]] = field(default_factory=dict)
+
+    def pull_back(self, norm: Norm, y: Vectors) -> Vectors:
+        return norm.weighted(y, self.input_norms.get(norm.name, 1.0))
+
+
+@dataclass(frozen=True)
+class NormGradients:
+    """The exact gradient of every norm at a point.
+
+    Attributes:
+        points: input by name of the norm; leading axes broadcast with those of the vectors.
+    """
+
+    points: Mapping[str, Vectors]
+
+    def pull_back(self, norm: Norm, y: Vectors) -> Vectors:
+        if norm.name not in self.points:
+            raise ValueError(
+                f"no point is given at which to take the gradient of {norm.name}; "
+                f"there are {', '.join(self.points) or 'none'}."
+            )
+        return norm.gradient(y, self.points[norm.name])
+
+
+IGNORE = IgnoreNorms()
+
+
+def head_weights(
+    model: TransformerBridge, layer: int
+) -> tuple[Float[Tensor, "head d_model d_head"], Float[Tensor, "head d_head d_model"]]:
+    """W_V and W_O of a layer's heads; heads with a common key/value head each get its W_V."""
+    attention = model.blocks[layer].attn
+    return per_head(model, attention.W_V), attention.W_O
+
+
+def through_heads(
+    model: TransformerBridge,
+    layer: int,
+    y: Vectors,
+    *,
+    norms: Norms = IGNORE,
+    own_norm: bool = True,
+) -> Float[Tensor, "*n head d_model"]:
+    """W_V (W_O y) of each head: what it reads for the sake of y, which reads what heads write.
+
+    Attention scores are left out: a source token's share is score · (feature · x) (section 4.3.1).
+    The d_model × d_model matrix W_OV is never formed.
+
+    Args:
+        norms: how the layer's ln1 is treated.
+        own_norm: if False, the vectors read the output of ln1 instead of its input.
+    """
+    W_V, W_O = head_weights(model, layer)
+    features = torch.einsum("hme,...he->...hm", W_V, torch.einsum("hem,...m->...he", W_O, y))
+    if not own_norm:
+        return features
+    return norms.pull_back(Norm.of(model, f"blocks.{layer}.ln1"), features)
+
+
+def mlp_output(model: TransformerBridge, layer: int, x: Vectors) -> Vectors:
+    """MLP(x), for x in its own input (after ln2)."""
+    return model.blocks[layer].mlp(x.reshape(-1, 1, x.shape[-1])).reshape(x.shape)
+
+
+@torch.enable_grad()
+def mlp_gradient(model: TransformerBridge, layer: int, y: Vectors, x: Point) -> Vectors:
+    """∇ₓ y·MLP(x) by autograd, for all y at once (section 4.3.4)."""
+    flat = y.reshape(-1, y.shape[-1])
+    points = x.detach().expand_as(flat).clone().requires_grad_(True)
+    (gradient,) = torch.autograd.grad((mlp_output(model, layer, points) * flat).sum(), points)
+    return gradient.view(y.shape)
+
+
+class Boundary(NamedTuple):
+    """A point between two inputs where a function takes a level: 0 on the decision boundary."""
+
+    point: Point
+    level: float
+
+
+def decision_boundary(
+    f: Callable[[Point], float | Tensor], x_minus: Point, x_plus: Point
+) -> Boundary:
+    """The point on the segment from x₋ to x₊ where f is 0 (section 4.3.4), by Brent's method.
+
+    Where f has one sign at both ends, the point where it is halfway between their values.
+
+    Args:
+        f: continuous, for example ``lambda x: y @ mlp_output(model, 16, x)``.
+
+    Raises:
+        ValueError: f has one value at both ends.
+    """
+
+    def along(t: float) -> float:
+        return float(f(x_minus + t * (x_plus - x_minus)))
+
+    first, last = along(0.0), along(1.0)
+    if first == last:
+        raise ValueError(f"f is {first:.4g} at both ends, which bracket nothing.")
+    level = (first + last) / 2 if first * last > 0 else 0.0
+    t = brentq(lambda t: along(t) - level, 0.0, 1.0)
+    return Boundary(x_minus + t * (x_plus - x_minus), level)

@@ -1,0 +1,128 @@
+"""Search over paths of heads: all up to a length, or the best few of each length (a beam)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
+
+from helpers.models.norms import Norm
+from helpers.observable_propagation.paths import Component, Path
+from helpers.observable_propagation.pull_back import IGNORE, Norms, through_heads
+from helpers.runs.workers import parallel_map
+
+# Paths scored in one call: few enough for memory, and for many workers to share.
+GROUP = 64
+# A path and the vectors that read the residual stream in front of it.
+Partial = tuple[Path, Float[Tensor, "*n d_model"]]
+# Features of a layer's heads, the layer, and the path that they lead into -> a number for each
+# head.
+Score = Callable[[Float[Tensor, "*n head d_model"], int, Path], Float[Tensor, " head"]]
+
+
+@dataclass(frozen=True)
+class Found:
+    """One path of a search.
+
+    Attributes:
+        chain: the path.
+        score: what it was ranked by.
+        features: its feature vectors, one for each observable.
+    """
+
+    chain: Path
+    score: float
+    features: Float[Tensor, "*n d_model"]
+
+
+@dataclass(frozen=True)
+class Search:
+    """The result of a search.
+
+    Attributes:
+        found: the best paths of each length, best first.
+        n_searched: number of paths scored, to be stated with any path that is picked.
+    """
+
+    found: dict[int, list[Found]]
+    n_searched: int
+
+
+def search_paths(
+    model: TransformerBridge,
+    m: Float[Tensor, "*n d_model"],
+    score: Score,
+    *,
+    max_length: int = 2,
+    keep: int = 10,
+    beam: int | None = None,
+    norms: Norms = IGNORE,
+) -> Search:
+    """Grow paths backwards from the logits, one head at a time, and keep the best of each length.
+
+    With ``BOOK_SCHEDULER`` set, workers share the paths to be grown (``helpers.runs.workers``);
+    then ``score`` may hold no model, unless by :func:`functools.partial`.
+
+    Args:
+        m: observables as vectors; a path goes back from all of them at once.
+        score: from features of a layer's heads, the layer, and the path that they lead into (empty
+            for single heads) to a number for each head; higher is better.
+        max_length: of a path, in heads.
+        keep: paths of each length to report.
+        beam: paths of each length to grow further; None grows all.
+        norms: how the norms are treated.
+
+    Raises:
+        ValueError: a length, number to keep or beam below 1.
+    """
+    for name, value in {"max_length": max_length, "keep": keep, "beam": beam}.items():
+        if value is not None and value < 1:
+            raise ValueError(f"{name} = {value} must be at least 1.")
+
+    def grown(path: Path, y: Tensor) -> Tensor:
+        """Vectors that read what the path's first head reads."""
+        first = path[0]
+        return through_heads(model, first.layer, y, norms=norms)[..., first.head, :]
+
+    # The model as an argument, which goes to other processes by its name.
+    scores_before = partial(_scores_before, model, score, norms)
+    grow: list[Partial] = [((), norms.pull_back(Norm.of(model, "ln_final"), m))]
+    found: dict[int, list[Found]] = {}
+    n_searched = 0
+    for length in range(1, max_length + 1):
+        groups = [(grow[start : start + GROUP],) for start in range(0, len(grow), GROUP)]
+        scored = chain.from_iterable(parallel_map(scores_before, groups))
+        # Each candidate: its score, its path, and the vectors of the path that it leads into.
+        candidates: list[tuple[float, Path, Tensor]] = []
+        for (path, y), by_layer in zip(grow, scored):
+            for layer, heads in enumerate(by_layer):
+                for head, value in enumerate(heads):
+                    candidates.append((value, (Component(layer, head), *path), y))
+        n_searched += len(candidates)
+        candidates.sort(key=lambda candidate: -candidate[0])
+        best = candidates[:keep]
+        found[length] = [Found(path, value, grown(path, y)) for value, path, y in best]
+        if length < max_length:
+            grow = [(path, grown(path, y)) for _, path, y in candidates[:beam]]
+    return Search(found, n_searched)
+
+
+def _scores_before(
+    model: TransformerBridge, score: Score, norms: Norms, group: list[Partial]
+) -> list[list[list[float]]]:
+    """Scores of every head in front of each path, [path layer head]."""
+    scores: list[list[list[float]]] = [[] for _ in group]
+    # Layers outermost, so that a layer's weights are read once for the whole group.
+    for layer in range(model.cfg.n_layers):
+        behind = [i for i, (path, _) in enumerate(group) if not path or layer < path[0].layer]
+        if behind:
+            y = torch.stack([group[i][1] for i in behind])
+            for i, features in zip(behind, through_heads(model, layer, y, norms=norms)):
+                scores[i].append(score(features, layer, group[i][0]).tolist())
+    return scores

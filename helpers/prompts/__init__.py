@@ -1,0 +1,1 @@
+"""Text becomes a batch of prompts, each with two answers."""

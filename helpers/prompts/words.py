@@ -1,0 +1,24 @@
+"""Lists of words that prompts are made of; each data file names its source."""
+
+from __future__ import annotations
+
+import csv
+from functools import cache
+from importlib.resources import files
+
+
+@cache
+def capitals() -> tuple[tuple[str, str], ...]:
+    """Countries with their capitals."""
+    return tuple((row["country"], row["capital"]) for row in _rows("capitals.csv"))
+
+
+@cache
+def names() -> tuple[tuple[str, str], ...]:
+    """Given names with F or M, as registered for most of their bearers."""
+    return tuple((row["name"], row["gender"]) for row in _rows("names.csv"))
+
+
+def _rows(file: str) -> list[dict[str, str]]:
+    lines = (files("helpers.prompts") / "data" / file).read_text(encoding="utf-8").splitlines()
+    return list(csv.DictReader(line for line in lines if not line.startswith("#")))

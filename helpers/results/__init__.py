@@ -1,0 +1,1 @@
+"""Numbers with their uncertainty, and where they go: records, claims, glued values."""

@@ -1,0 +1,155 @@
+"""A chapter's closing table: each claim of a paper, what this run found, and a verdict.
+
+What does not change from run to run (the statement, the paper's figure) stands in ``claims.toml``.
+The table goes into the page as HTML for readers and as JSON for the scorecard.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import tomllib
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from helpers.settings import SETTINGS
+
+MIME = "application/vnd.steering-book.claims+json"
+VERDICTS = ("holds", "holds in part", "does not hold")
+INVENTORY = tomllib.loads(Path(__file__).with_name("claims.toml").read_text(encoding="utf-8"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """A record of the closing table: one claim of a paper, and this run's result.
+
+    Attributes:
+        id: AS-1 … for activation scaling, OP-1 … for observable propagation.
+        statement: the claim, in a sentence.
+        paper: the paper's figure, as text, with its model.
+        ours: this run's figure, as text.
+        value: the figure as a number; None where the result is not one number.
+        low, high: the 95 % interval, where there is one.
+        n: sample size: prompts, fits or draws, as ``unit`` says.
+        unit: what n counts.
+        seeds: number of seeds.
+        model: the model of this run.
+        verdict: one of ``VERDICTS``, computed by the rule in ``criterion``.
+        criterion: when the verdict is "holds" and, after "in part:", when it is "holds in part".
+        figure: label of the figure that shows it; None links to the closing table.
+
+    Raises:
+        ValueError: no such verdict, a number that is not finite, or n or seeds below 1.
+    """
+
+    id: str
+    statement: str
+    paper: str
+    ours: str
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    n: int
+    unit: str
+    seeds: int = 1
+    model: str = SETTINGS.model
+    verdict: str
+    criterion: str
+    figure: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.verdict not in VERDICTS:
+            raise ValueError(f"{self.id}: verdict {self.verdict!r} is none of {VERDICTS}.")
+        for number in (self.value, self.low, self.high):
+            if number is not None and not math.isfinite(number):
+                raise ValueError(f"{self.id}: {number} must be a finite number or None.")
+        if self.n < 1 or self.seeds < 1:
+            raise ValueError(f"{self.id}: n = {self.n}, seeds = {self.seeds}: at least 1 each.")
+
+
+def claim(
+    id: str, *, value: float | tuple[float, float, float] | None = None, **measured: Any
+) -> Claim:
+    """The record of a claim: its constants from ``claims.toml``, the rest from this run.
+
+    Args:
+        id: a table of ``claims.toml``.
+        value: a number, or an interval as (value, low, high).
+        measured: the other fields of :class:`Claim`.
+
+    Raises:
+        ValueError: an unknown id; otherwise as :class:`Claim`.
+    """
+    if id not in INVENTORY:
+        raise ValueError(f"{id} is not a claim of either paper: its constants go to claims.toml.")
+    number, low, high = value if isinstance(value, tuple) else (value, None, None)
+    constants = {name: INVENTORY[id][name] for name in ("statement", "paper")}
+    return Claim(id=id, **constants, value=number, low=low, high=high, **measured)
+
+
+def verdict(holds: bool, *, in_part: bool = False) -> str:
+    """One of the three verdicts.
+
+    Example:
+        >>> verdict(True), verdict(False, in_part=True), verdict(False)
+        ('holds', 'holds in part', 'does not hold')
+    """
+    return VERDICTS[0] if holds else VERDICTS[1] if in_part else VERDICTS[2]
+
+
+def sample_size(claim: Claim) -> str:
+    """What a result rests on: sample size, seeds and model, as HTML."""
+    plural = "s" * (claim.seeds > 1)
+    return f"n = {claim.n} {escape(claim.unit)}, {claim.seeds} seed{plural}, {escape(claim.model)}"
+
+
+@dataclass(frozen=True)
+class ClosingTable:
+    """Claims as HTML for the page, and as JSON for programs."""
+
+    claims: tuple[Claim, ...]
+
+    def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, str | dict]:
+        records = [asdict(claim) for claim in self.claims]
+        return {
+            "text/html": self._repr_html_(),
+            "text/plain": repr(self),
+            MIME: json.loads(json.dumps(records)),  # plain numbers instead of NumPy's
+        }
+
+    def _repr_html_(self) -> str:
+        titles = ("Claim", "Paper", "Ours", "Verdict", "How judged")
+        head = "".join(f"<th scope='col'>{title}</th>" for title in titles)
+        rows = []
+        for c in self.claims:
+            rows.append(
+                f"<tr id='{c.id.lower()}'><td><strong>{c.id}</strong> {escape(c.statement)}</td>"
+                f"<td>{escape(c.paper)}</td>"
+                f"<td>{escape(c.ours)}<br><small>{sample_size(c)}</small></td>"
+                f"<td><strong>{c.verdict}</strong></td><td>{escape(c.criterion)}</td></tr>"
+            )
+        return (
+            f"<table class='claims'><thead><tr>{head}</tr></thead>"
+            f"<tbody>{''.join(rows)}</tbody></table>"
+        )
+
+    def __repr__(self) -> str:
+        lines = []
+        for c in self.claims:
+            lines.append(f"{c.id}: {c.verdict} — paper {c.paper}; ours {c.ours} ({c.model})")
+        return "\n".join(lines)
+
+
+def closing_table(claims: Sequence[Claim]) -> ClosingTable:
+    """The last expression of a chapter's closing cell.
+
+    Raises:
+        ValueError: no claim, or one id twice.
+    """
+    ids = [claim.id for claim in claims]
+    if not ids or len(set(ids)) < len(ids):
+        raise ValueError(f"a closing table needs claims with different ids, not {ids}.")
+    return ClosingTable(tuple(claims))

@@ -1,0 +1,1 @@
+"""A sweep runs a function over settings and keeps each result."""

@@ -1,0 +1,201 @@
+"""Dynamic scalars and padded batches, in float64 on four architectures."""
+
+import pytest
+import torch
+
+from helpers.activation_scaling.dynamic import DynScalar, DynScalarBias, DynScalarHidden
+from helpers.activation_scaling.fitting import fit
+from helpers.activation_scaling.interventions import ActivScalar, steered_logits
+from helpers.activation_scaling.objective import Objective, evaluate
+from helpers.activation_scaling.points import Points
+from helpers.models.run import last_logits
+from helpers.models.tokens import PAD
+from helpers.prompts.prompts import Prompts, join
+from tests.conftest import mixed, rounds
+
+pytestmark = pytest.mark.unit
+KINDS = (DynScalar, DynScalarBias, DynScalarHidden)
+TEXTS = ["w5 w6 w7 w8 w9 w10 w11", "w15 w16 w17", "w25 w26 w27 w28 w29", "w35 w36 w37"]
+
+
+@pytest.fixture
+def prompts(tiny) -> Prompts:
+    return mixed(tiny, TEXTS, ["w1"] * 4, ["w2"] * 4)
+
+
+@pytest.fixture
+def close(tiny) -> dict:
+    return {"rtol": 0, "atol": 1e-5 if rounds(tiny) else 1e-12}
+
+
+def drawn(kind, tiny, std: float = 0.5, sites=("attn_out", "mlp_out")):
+    made = kind(Points.of(tiny, None, sites=sites), dtype=torch.float64)
+    made.reset(seed=1, std=std)
+    return made
+
+
+def single(prompts: Prompts, row: int) -> Prompts:
+    one = prompts.at([row])
+    tokens = one.tokens[:, one.tokens[0] != PAD]
+    return Prompts(one.texts, one.correct_texts, one.wrong_texts, tokens, one.correct, one.wrong)
+
+
+def test_a_padded_batch_gives_the_logits_that_single_prompts_give(tiny, prompts, close):
+    assert (prompts.tokens == PAD).any()
+    batch = last_logits(tiny, prompts.tokens)
+    singles = torch.cat(
+        [last_logits(tiny, single(prompts, row).tokens) for row in range(len(prompts))]
+    )
+    torch.testing.assert_close(batch, singles, **close)
+    # What a batch gives that takes the filling for tokens is far off.
+    careless = tiny.original_model(input_ids=prompts.tokens.clamp_min(0)).logits[:, -1]
+    assert (careless - singles).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_padded_batch_is_steered_as_single_prompts_are(tiny, prompts, close, kind):
+    intervention = drawn(kind, tiny)
+    batch = steered_logits(tiny, prompts.tokens, intervention, [1.0, -0.7])
+    singles = torch.cat(
+        [
+            steered_logits(tiny, single(prompts, row).tokens, intervention, [1.0, -0.7])
+            for row in range(4)
+        ],
+        dim=1,
+    )
+    torch.testing.assert_close(batch, singles, **close)
+    assert (batch[0] - last_logits(tiny, prompts.tokens)).abs().max() > 1e-3, (
+        "the intervention does nothing: nothing was tested"
+    )
+
+
+def test_evaluation_and_a_step_of_fitting_on_a_padded_batch_are_the_means_over_single_prompts(
+    tiny, prompts, close
+):
+    intervention = drawn(DynScalar, tiny)
+    whole = evaluate(tiny, intervention, prompts)
+    parts = [evaluate(tiny, intervention, single(prompts, row)) for row in range(4)]
+    assert whole.E0 == pytest.approx(sum(part.E0 for part in parts) / 4, abs=1e-5)
+    assert whole.F == pytest.approx(sum(part.F for part in parts) / 4, abs=1e-5)
+    fitted = fit(
+        tiny, drawn(DynScalar, tiny), prompts, Objective(margin=1.0), learning_rate=0.1, epochs=30
+    )
+    assert fitted.history[-1]["E_m"] > fitted.history[0]["E_m"] + 0.1
+
+
+def test_prompts_of_one_length_take_the_path_they_always_took(tiny):
+    parts = [Prompts.of(tiny, [text], ["w1"], ["w2"]) for text in (TEXTS[1], TEXTS[3])]
+    joined = join(parts)
+    assert not (joined.tokens == PAD).any()
+    plain = torch.cat([part.tokens for part in parts])
+    assert torch.equal(last_logits(tiny, joined.tokens), last_logits(tiny, plain))
+    whole = tiny.original_model(input_ids=plain, use_cache=False).logits[:, -1]
+    assert torch.allclose(last_logits(tiny, plain), whole, atol=1e-12)
+
+
+def test_alpha_is_the_product_of_g_with_the_unit_activation(tiny, prompts):
+    intervention = drawn(DynScalar, tiny)
+    tokens = single(prompts, 0).tokens
+    _, cache = tiny.run_with_cache(tokens)
+    alpha = intervention.alpha(tiny, tokens[0])
+    for site in ("attn_out", "mlp_out"):
+        for layer in range(2):
+            h, g = cache[f"blocks.{layer}.hook_{site}"][0], intervention.theta[site][layer]
+            expected = torch.stack([g @ (row / row.norm()) for row in h])
+            torch.testing.assert_close(alpha[site][layer], expected)
+
+
+def test_scalars_do_not_depend_on_the_length_of_an_activation_and_a_zero_one_has_none(tiny):
+    intervention = drawn(DynScalar, tiny)
+    h = torch.randn(1, 3, tiny.cfg.d_model, dtype=torch.float64)
+    torch.testing.assert_close(
+        intervention.scalars(3 * h, "attn_out", 0), intervention.scalars(h, "attn_out", 0)
+    )
+    assert not torch.allclose(
+        intervention.scalars(-h, "attn_out", 0), intervention.scalars(h, "attn_out", 0)
+    )
+    h.requires_grad_()
+    zero = intervention.scalars(h * 0, "attn_out", 0)
+    assert torch.equal(zero, torch.zeros_like(zero))
+    zero.sum().backward()
+    assert h.grad.isfinite().all()
+
+
+def test_the_bias_is_added_to_every_scalar(tiny):
+    plain, biased = drawn(DynScalar, tiny), drawn(DynScalarBias, tiny)
+    with torch.no_grad():
+        biased.theta["attn_out"][0, :-1] = plain.theta["attn_out"][0]
+        biased.theta["attn_out"][0, -1] = 0.25
+    h = torch.randn(2, 3, tiny.cfg.d_model, dtype=torch.float64)
+    torch.testing.assert_close(
+        biased.scalars(h, "attn_out", 0), plain.scalars(h, "attn_out", 0) + 0.25
+    )
+
+
+def test_the_hidden_layer_is_the_sum_that_its_equation_says_and_starts_from_almost_nothing(tiny):
+    intervention = drawn(DynScalarHidden, tiny)
+    h = torch.randn(tiny.cfg.d_model, dtype=torch.float64)
+    unit = h / h.norm()
+    expected = sum(
+        k[-1] * torch.tanh(k[:-2] @ unit + k[-2]) for k in intervention.theta["mlp_out"][1]
+    )
+    torch.testing.assert_close(intervention.scalars(h[None, None], "mlp_out", 1)[0, 0], expected)
+    quiet = drawn(DynScalarHidden, tiny, std=1e-5)
+    assert quiet.scalars(h[None, None], "mlp_out", 1).abs() < 1e-3
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("site", ["resid_post", "z", "v"])
+def test_other_sites_are_steered_too_and_strength_0_changes_no_bit(tiny, prompts, kind, site):
+    intervention = drawn(kind, tiny, sites=(site,))
+    base = last_logits(tiny, prompts.tokens)
+    none, some = steered_logits(tiny, prompts.tokens, intervention, [0.0, 1.0])
+    with intervention.applied(tiny, 0):
+        assert torch.equal(last_logits(tiny, prompts.tokens), base)
+    torch.testing.assert_close(none, base)
+    assert (some - base).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradients_of_theta_are_those_of_finite_differences(tiny, prompts, kind):
+    intervention = drawn(kind, tiny)
+    theta = intervention.theta["attn_out"]
+    assert theta.shape == intervention.theta_shape("attn_out")
+
+    def total() -> torch.Tensor:
+        with intervention.applied(tiny, 1.0):
+            return last_logits(tiny, prompts.tokens).pow(2).sum()
+
+    direction = torch.randn(
+        theta.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+    )
+    (gradient,) = torch.autograd.grad(total(), [theta])
+    # Large enough to stand out from the rounding, small enough for the slope.
+    step = 1e-3 if rounds(tiny) else 1e-4
+    with torch.no_grad():
+        theta.add_(step * direction)
+        above = total()
+        theta.sub_(2 * step * direction)
+        below = total()
+    slope = (above - below).item() / (2 * step)
+    assert slope == pytest.approx(
+        (gradient * direction).sum().item(), rel=2e-2 if rounds(tiny) else 1e-5
+    )
+    assert abs(slope) > 1e-3
+
+
+def test_what_is_tied_to_positions_refuses_prompts_of_mixed_length(tiny, prompts):
+    tied = ActivScalar(Points.of(tiny, prompts.n_pos), dtype=torch.float64)
+    with pytest.raises(ValueError, match="of several lengths"):
+        evaluate(tiny, tied, prompts)
+    with pytest.raises(ValueError, match="of several lengths"):
+        fit(tiny, tied, prompts, Objective(), learning_rate=0.1)
+    with pytest.raises(ValueError, match="n_pos=None"):
+        DynScalar(Points.of(tiny, 4))
+    with pytest.raises(ValueError, match="use z"):
+        DynScalar(Points.of(tiny, None, sites=("head_out",)))
+
+
+def test_joining_nothing_is_refused():
+    with pytest.raises(ValueError, match="no prompts to join"):
+        join([])

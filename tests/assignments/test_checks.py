@@ -1,0 +1,104 @@
+"""The course's checks: what they say, and that they restore models."""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+
+import pytest
+import torch
+
+from assignments.checks import near, own_work, shaped, untouched
+from helpers.activation_scaling.objective import effectiveness as renamed
+
+pytestmark = pytest.mark.unit
+TOKENS = torch.tensor([[0, 1, 2]])
+SITE = "blocks.0.hook_mlp_out"
+
+
+def zero(h, hook):
+    return h * 0
+
+
+@pytest.mark.parametrize(
+    "value, shape, message",
+    [
+        (torch.zeros(12, 768), (768,), r"gap: shape \(12, 768\), expected \(768,\)"),
+        ([1.0], (1,), "got list, expected a torch.Tensor"),
+        (torch.tensor([float("nan")]), (1,), "not finite"),
+    ],
+)
+def test_a_wrong_shape_is_named(value, shape: tuple[int, ...], message: str) -> None:
+    with pytest.raises(AssertionError, match=message):
+        shaped(value, shape, "gap")
+    assert not shaped(torch.ones(2, requires_grad=True), (2,), "gap").requires_grad
+
+
+@pytest.mark.parametrize(
+    "value, expected, message",
+    [
+        (torch.tensor([1.0]), [-1.0], r"the sign \(largest difference 2\)"),
+        (1.0, [1.0, 1.0], r"expected \(2,\)"),
+        (float("nan"), 0.0, "the sign"),
+    ],
+)
+def test_a_wrong_value_gets_its_message_and_how_far_it_is_off(value, expected, message) -> None:
+    near([1.0, 2.0], torch.tensor([1.0, 2.0]), "fine")
+    with pytest.raises(AssertionError, match=message):
+        near(value, expected, "the sign")
+
+
+def test_a_hook_that_is_left_on_is_named_and_taken_off(tiny) -> None:
+    before = tiny(TOKENS)
+    with pytest.raises(AssertionError, match="a hook was left on"), untouched(tiny):
+        tiny.add_hook(SITE, zero)
+    assert torch.equal(tiny(TOKENS), before)
+    with untouched(tiny), tiny.hooks(fwd_hooks=[(SITE, zero)]):
+        assert not torch.equal(tiny(TOKENS), before)
+
+
+def test_changed_weights_are_named_and_restored(tiny) -> None:
+    before = tiny(TOKENS)
+    with pytest.raises(AssertionError, match="weights were changed"), untouched(tiny):
+        next(tiny.original_model.parameters()).data.mul_(1.01)
+    assert torch.equal(tiny(TOKENS), before)
+
+
+def test_faults_of_earlier_cells_are_not_held_against_the_next(tiny) -> None:
+    with untouched(tiny):
+        pass
+    tiny.add_hook(SITE, zero)
+    with untouched(tiny):
+        pass
+    with pytest.raises(NotImplementedError), untouched(tiny):
+        tiny.add_hook(SITE, zero)
+        raise NotImplementedError  # and this is the error that counts
+
+
+def helper_of_mine(*logits):
+    return renamed(*logits)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda *x: renamed(*x),
+        lambda *x: helper_of_mine(*x),
+        lambda *x: [renamed(*x) for _ in range(2)],
+    ],
+)
+def test_a_helper_that_is_called_is_found_under_any_name(answer) -> None:
+    own_work(lambda logits: logits.mean(), "effectiveness")
+    with pytest.raises(AssertionError, match="effectiveness"):
+        own_work(answer, "effectiveness")
+
+
+def test_grading_puts_the_course_s_own_functions_in_front_of_a_check(monkeypatch) -> None:
+    fresh = pytest.importorskip("assignments.tools.execute").FRESH
+    altered = ModuleType("checks")
+    monkeypatch.setitem(sys.modules, "checks", altered)
+    space = {"near": print}
+    exec(fresh, space)
+    for function in (space["near"], altered.near):
+        with pytest.raises(AssertionError, match="the sign"):
+            function(1.0, -1.0, "the sign")

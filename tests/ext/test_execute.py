@@ -1,0 +1,77 @@
+"""Notebooks run in processes of their own: failures are told, and nothing outlives its parent."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import psutil
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook
+
+from book._ext import execute
+from book._ext.timings import seconds_of, write_timings
+
+
+def written(folder: Path, name: str, *cells: str, kernel: str = "python3") -> Path:
+    notebook = new_notebook(cells=[new_code_cell(cell) for cell in cells])
+    notebook.metadata["kernelspec"] = {"name": kernel, "display_name": kernel}
+    path = folder / f"{name}.ipynb"
+    nbformat.write(notebook, path)
+    return path
+
+
+def test_one_that_fails_stops_no_other_and_is_told_with_its_cell(tmp_path, capsys) -> None:
+    bad = written(tmp_path, "bad", "1", "raise KeyError('lost')")
+    good = written(tmp_path, "good", "print(6 * 7)", kernel="some-other-kernel")
+    kept = []
+    outcomes = execute.execute_all([bad, good], 2, kept.append)
+    assert {outcome.path for outcome in kept} == {bad, good} == {one.path for one in outcomes}
+    failed, done = sorted(outcomes, key=lambda outcome: outcome.path.stem)
+    assert failed.notebook is None
+    assert "cell 2 of 2" in failed.error and "KeyError: 'lost'" in failed.error
+    assert not done.error and done.notebook.cells[0].outputs[0].text == "42\n"
+    said = capsys.readouterr().out
+    assert "bad: FAILED" in said and "good: done" in said
+
+    table = tmp_path / "timings.csv"
+    write_timings({"good": [seconds_of(done.notebook.cells[0])], "other": [None]}, table)
+    head, row = table.read_text().splitlines()
+    assert head == "chapter,cell,seconds" and row.startswith("good,1,")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no signal for it")
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_when_the_head_is_ended_no_kernel_is_left(tmp_path: Path, how: signal.Signals) -> None:
+    """Each notebook says its kernel's process, then runs on for a minute."""
+    cell = "import os, time; open(f'pid-{os.getpid()}', 'w').close(); time.sleep(60)"
+    paths = [written(tmp_path, name, cell) for name in ("one", "two")]
+    code = "import sys; from pathlib import Path; from book._ext.execute import execute_all; "
+    code += "execute_all([Path(path) for path in sys.argv[1:]], 2, print)"
+    head = subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, paths)],
+        cwd=execute.ROOT,
+        env=os.environ | {"PYTHONPATH": str(execute.ROOT)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    end = time.monotonic() + 60
+    while len(pids := [int(file.name[4:]) for file in tmp_path.glob("pid-*")]) < 2:
+        assert time.monotonic() < end and head.poll() is None
+        time.sleep(0.1)
+    head.send_signal(how)
+    head.wait(timeout=30)
+    while any(psutil.pid_exists(pid) for pid in pids):
+        assert time.monotonic() < end
+        time.sleep(0.2)
+
+
+def test_a_line_that_only_looks_like_a_message_is_none() -> None:
+    assert execute._message('{"other": 1}') is None and execute._message("12") is None
+    assert execute._message(json.dumps({"cell": 1, "of": 2})) == {"cell": 1, "of": 2}

@@ -1,0 +1,106 @@
+"""The scorecard: a row for every result, from what the chapters recorded and nothing else."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import nbformat
+import pytest
+from bs4 import BeautifulSoup
+from docutils import nodes
+from nbformat.v4 import new_code_cell, new_notebook, new_output
+
+from book._ext import scorecard as extension
+from book._ext.cache import ROOT
+from book._ext.scorecard import as_csv, as_html, claims_in, counts, read_csv, scorecard
+from helpers.results.claims import INVENTORY, VERDICTS, Claim, closing_table
+from tests.results.test_claims import GOOD
+
+pytestmark = pytest.mark.unit
+
+
+def chapter(*claims: dict) -> nbformat.NotebookNode:
+    """An executed chapter whose closing table holds claims that differ from ``GOOD``."""
+    bundle = closing_table([Claim(**GOOD | claim) for claim in claims])._repr_mimebundle_()
+    closing = new_code_cell("x", outputs=[new_output("execute_result", bundle)])
+    return new_notebook(cells=[closing, new_code_cell("y")])
+
+
+def test_claims_come_back_as_they_were_recorded():
+    assert claims_in(chapter({"figure": "fig-one"})) == [Claim(**GOOD, figure="fig-one")]
+
+
+def test_every_result_has_a_row_in_order_with_its_verdict_and_a_link_to_figure_or_table():
+    assert counts(scorecard({})) == {"missing": len(INVENTORY)}
+    one = chapter({}, {"id": "OP-3", "verdict": "does not hold"})
+    two = chapter({"id": "AS-2", "figure": "fig-two"})
+    rows = scorecard({"a/one": one, "b/two": two})
+    assert [row.id for row in rows] == list(INVENTORY)
+    assert [row.link for row in rows[:3]] == ["a/one.html#as-1", "b/two.html#fig-two", None]
+    assert counts(rows) == {"holds": 2, "does not hold": 1, "missing": len(INVENTORY) - 3}
+
+
+def test_a_result_recorded_twice_or_unknown_is_refused():
+    with pytest.raises(ValueError, match="AS-1 is recorded twice: by one and two"):
+        scorecard({"one": chapter({}), "two": chapter({})})
+    with pytest.raises(ValueError, match="no result of either paper"):
+        scorecard({"one": chapter({"id": "OP-21"})})
+
+
+def test_the_table_for_programs_keeps_numbers_in_full_and_can_be_read_again():
+    text = as_csv(scorecard({"a/one": chapter({"value": 1 / 3, "ours": 'a "b", c'})}))
+    first = read_csv(text)["AS-1"]
+    assert float(first["value"]) == 1 / 3
+    assert first["ours"] == 'a "b", c' and first["page"] == "a/one.html"
+    with pytest.raises(ValueError, match="a scorecard has the columns"):
+        read_csv("a,b\n1,2\n")
+
+
+def test_the_table_for_readers_counts_escapes_and_shows_what_is_missing():
+    rows = scorecard({"a/one": chapter({}, {"id": "OP-1", "verdict": "holds in part"})})
+    page = BeautifulSoup(as_html(rows, {"gpt2": read_csv(as_csv(rows))}), "html.parser")
+    assert len(page.select("table.scorecard tbody tr")) == len(INVENTORY)
+    row = page.select_one("tr[data-verdict='holds']")
+    assert "a < b" in row.text and "n = 8 prompts, 2 seeds, smollm2" in row.text
+    assert row.a["href"] == "a/one.html#as-1" and row["data-paper"] == "AS"
+    heads = [th.text for th in page.select("table.scorecard th")]
+    assert heads == ["Result", "Paper", "Ours", "Verdict", "gpt2"]
+    assert "no chapter has recorded AS-2" in page.text
+    total = [td.text for td in page.select("table.counts tr")[-1].select("td")]
+    assert total == ["1", "1", "0", str(len(INVENTORY) - 2), str(len(INVENTORY))]
+
+
+def test_another_run_s_verdicts_are_compared_where_both_have_one():
+    here = scorecard({"a/one": chapter({}, {"id": "AS-2"}, {"id": "AS-3"})})
+    there = chapter({"verdict": "does not hold"}, {"id": "AS-2"}, {"id": "OP-1"})
+    others = {"seed-1": read_csv(as_csv(scorecard({"a/one": there})))}
+    others["same"] = read_csv(as_csv(here))
+    page = BeautifulSoup(as_html(here, others), "html.parser")
+    assert [p.text for p in page.select("p") if "verdicts" in p.text] == [
+        "seed-1: 1 of 2 verdicts are the same; the others: AS-1 does not hold, here holds.",
+        "same: 3 of 3 verdicts are the same.",
+    ]
+
+
+def test_scorecards_of_other_runs_have_a_verdict_for_every_result():
+    paths = list((ROOT / "book" / extension.OTHER_RUNS).glob("*.csv"))
+    assert paths
+    for path in paths:
+        table = read_csv(path.read_text(encoding="utf-8"))
+        assert list(table) == list(INVENTORY)
+        assert {row["verdict"] for row in table.values()} <= set(VERDICTS)
+
+
+@pytest.mark.parametrize("recorded", [list(INVENTORY), list(INVENTORY)[1:]])
+def test_a_missing_result_is_a_warning_which_fails_the_build(monkeypatch, tmp_path, recorded):
+    warned = []
+    warn = lambda text, *given, **_: warned.append(text % given)  # noqa: E731
+    rows = scorecard({"one": chapter(*({"id": id} for id in recorded))})
+    monkeypatch.setattr(extension.logger, "warning", warn)
+    monkeypatch.setattr(extension, "rows_of", lambda app: rows)
+    page = nodes.document("", "")
+    page += extension.scorecard_node()
+    extension.fill_in(SimpleNamespace(srcdir=str(tmp_path)), page, "scorecard")
+    assert "<table" in page[0].astext()
+    assert len(warned) == len(INVENTORY) - len(recorded)
+    assert all("AS-1" in text for text in warned)
