@@ -18,7 +18,8 @@ from playwright.sync_api import Page, expect
 
 from tests.site.browsing import ROOT
 
-pytestmark = pytest.mark.site
+# One worker runs them all: each test goes on where the one before it left the page.
+pytestmark = [pytest.mark.site, pytest.mark.xdist_group("benches")]
 PATIENCE = 120_000  # milliseconds, for a kernel that loads a model on a busy machine
 
 
