@@ -89,7 +89,6 @@ def fit_prompt(
     kind, rate = METHODS[method]
     intervention = kind(Points.of(model, prompts.n_pos, sites=sites))
     objective, how = Objective(margin, lambda_f, lambda_m), "Fitted"
-    say("Fitting. To stop, interrupt the kernel (■).")
 
     # Between epochs, since an interrupt inside of one could leave its hooks on the model.
     def end_if_interrupted(epoch: int) -> None:
@@ -99,6 +98,7 @@ def fit_prompt(
     options = {"learning_rate": rate, "epochs": epochs, "on_epoch": end_if_interrupted}
     try:
         with _interrupts_noted():
+            say("Fitting. To stop, interrupt the kernel (■).")
             fit(model, intervention, prompts, objective, **options)
     except KeyboardInterrupt:
         how = "Stopped early"

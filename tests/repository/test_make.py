@@ -38,10 +38,12 @@ def project(tmp_path: Path) -> Path:
 
 
 def make(project: Path, *command: str, **environment: str) -> subprocess.CompletedProcess:
+    # As typed in a shell: under `make test` a nested make would add the folders that it enters.
+    shell = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
     return subprocess.run(
         ["make", *command, f"PY={sys.executable}"],
         cwd=project,
-        env=os.environ | environment,
+        env=shell | environment,
         capture_output=True,
         text=True,
     )
