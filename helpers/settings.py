@@ -40,6 +40,7 @@ PROFILES = ("smoke", "default", "paper")
 # The book's short name -> the model hub's. The embedded model needs no hub.
 MODEL_NAMES = {
     "smollm2": "HuggingFaceTB/SmolLM2-135M-Instruct",
+    "gemma3-270m": "google/gemma-3-270m",
     "gpt2": "gpt2",
     "gpt2-xl": "gpt2-xl",
     "pythia-1.4b": "EleutherAI/pythia-1.4b",

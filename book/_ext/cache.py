@@ -21,7 +21,7 @@ from sphinx_external_toc.parsing import parse_toc_yaml
 
 from book._ext.execute import ROOT
 from book._ext.timings import seconds_of
-from helpers.models.smollm2 import GGUF_SHA256
+from helpers.models.packed import PACKED
 from helpers.runs.code import files_digest, files_of
 from helpers.settings import SETTINGS
 
@@ -73,7 +73,8 @@ def key_of(notebook: Path, root: Path = ROOT, known: dict | None = None) -> str:
         root: the repository.
         known: what ``helpers.runs.code.files_of`` keeps from one call to the next.
     """
-    facts = [SETTINGS.model, device_name(), SETTINGS.profile, str(SETTINGS.seed), GGUF_SHA256]
+    facts = [SETTINGS.model, device_name(), SETTINGS.profile, str(SETTINGS.seed)]
+    facts += [PACKED[SETTINGS.model].sha256] if SETTINGS.model in PACKED else []
     files = files_of(sources_of(notebook), root, known)
     facts += [sys.version, files_digest({*files, root / "constraints.txt"}, root)]
     return hashlib.sha256("\0".join(facts).encode()).hexdigest()

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from transformers import AutoTokenizer, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
-from helpers.models.smollm2 import GGUF_SHA256, embedded_model
+from helpers.models.packed import PACKED, packed_model
 from helpers.settings import MODEL_NAMES, SETTINGS, hub_name
 
 if TYPE_CHECKING:
@@ -46,9 +46,9 @@ def load_model(
     official = hub_name(name)
     place = resolve_device(device)
     options = {"device": str(place), "dtype": dtype}
-    if name == "smollm2":
-        folder = embedded_model()
-        options["hf_model"] = LlamaForCausalLM.from_pretrained(
+    if name in PACKED:
+        folder = packed_model(name)
+        options["hf_model"] = AutoModelForCausalLM.from_pretrained(
             folder, dtype=dtype, attn_implementation="eager", local_files_only=True
         ).to(place)  # the bridge leaves a model that it is given on the device where it is
         options["tokenizer"] = AutoTokenizer.from_pretrained(
@@ -131,5 +131,5 @@ def describe(model: TransformerBridge) -> str:
         f"vocabulary {cfg.d_vocab:,}, {norm}"
     )
     dtype = str(model.W_U.dtype).removeprefix("torch.")
-    weights = f" · weights {GGUF_SHA256[:12]}" if name == "smollm2" else ""
+    weights = f" · weights {PACKED[name].sha256[:12]}" if name in PACKED else ""
     return f"{name} ({shape}) · {device_of(model)} · {dtype}{weights}"

@@ -16,7 +16,7 @@ from helpers.activation_scaling.interventions import ActivScalar
 from helpers.activation_scaling.objective import Objective, evaluate
 from helpers.activation_scaling.points import Points
 from helpers.models.load import fingerprint
-from helpers.models.smollm2 import embedded_model
+from helpers.models.packed import packed_model
 from helpers.prompts.tasks import make_task
 from helpers.results.records import read_record
 from helpers.runs import workers as cluster
@@ -121,7 +121,7 @@ def test_the_command_goes_on_with_what_an_import_of_the_module_has_computed(
     options = "--values 0 --n-train 2 --n-test 2 --epochs 1 --out".split()
     grid.main([*options, str(tmp_path / "import.csv")])
     kept = sorted((tmp_path / "sweeps").glob("*.json"))
-    (tmp_path / embedded_model().name).symlink_to(embedded_model())
+    (tmp_path / packed_model("smollm2").name).symlink_to(packed_model("smollm2"))
     command = [
         sys.executable,
         "-m",

@@ -19,7 +19,7 @@ from transformers import AutoTokenizer
 
 from assignments import checks
 from assignments.tools.sources import ROOT, marks, read_set, set_names, shown
-from helpers.models.smollm2 import embedded_model
+from helpers.models.packed import packed_model
 
 pytestmark = pytest.mark.integration
 
@@ -42,7 +42,7 @@ LEAVES_TRACES = {
 
 @pytest.fixture(scope="module", autouse=True)
 def tiny_in_place_of_the_embedded_model() -> None:
-    folder = embedded_model()
+    folder = packed_model("smollm2")
     tokenizer = AutoTokenizer.from_pretrained(folder, add_bos_token=True, local_files_only=True)
     checks._MODELS.clear()
     checks._MODELS[()] = SimpleNamespace(tokenizer=tokenizer)

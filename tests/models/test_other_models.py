@@ -29,7 +29,7 @@ import helpers.models.load
 import helpers.prompts.people
 import helpers.settings
 from helpers.models.load import freeze
-from helpers.models.smollm2 import embedded_model
+from helpers.models.packed import packed_model
 from helpers.settings import Settings
 
 matplotlib.use("Agg")
@@ -63,7 +63,7 @@ def stand_in(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     """A tiny random model in place of the one that ``BOOK_MODEL`` names, in the profile smoke."""
     kind, config, sizes = ARCHITECTURES[request.param]
     tokenizer = AutoTokenizer.from_pretrained(
-        embedded_model(), add_bos_token=True, local_files_only=True
+        packed_model("smollm2"), add_bos_token=True, local_files_only=True
     )
     sizes = sizes | {"vocab_size": len(tokenizer), "attn_implementation": "eager"}
     sizes |= {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}

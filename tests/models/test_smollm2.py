@@ -14,8 +14,8 @@ from helpers.activation_scaling.interventions import ActivScalar, SteerVec
 from helpers.activation_scaling.objective import Objective, evaluate, logit_diff
 from helpers.activation_scaling.points import Points
 from helpers.models.load import describe
+from helpers.models.packed import packed_model
 from helpers.models.run import last_logits
-from helpers.models.smollm2 import embedded_model
 from helpers.prompts.tasks import TEMPLATES, make_task
 from tests.plain_hooks import independent_logits
 
@@ -35,7 +35,7 @@ print(time.perf_counter() - start)
 @pytest.fixture(scope="module")
 def plain() -> LlamaForCausalLM:
     how = {"dtype": torch.float32, "attn_implementation": "eager"}
-    return LlamaForCausalLM.from_pretrained(embedded_model(), **how).eval()
+    return LlamaForCausalLM.from_pretrained(packed_model("smollm2"), **how).eval()
 
 
 def test_a_new_process_loads_the_model_without_any_network():

@@ -19,7 +19,7 @@ pytestmark = [
 
 ROOT = Path(__file__).parents[2]
 AWKWARD = r"""it's "x" `id` $HOME $(PY) \n ; #1"""
-PROGRAMS = ("helpers/models/smollm2", "assignments/tools/grade", "jupyter")
+PROGRAMS = ("helpers/models/packed", "assignments/tools/grade", "jupyter")
 
 
 @pytest.fixture

