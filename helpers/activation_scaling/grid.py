@@ -7,7 +7,9 @@ records its table. Killed and started again, it resumes. On a GPU it fits many s
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Sequence
+import math
+import sys
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache, partial
 from itertools import product
 from pathlib import Path
@@ -25,7 +27,7 @@ from helpers.activation_scaling.together import evaluate_many
 from helpers.models.load import fingerprint, load_model
 from helpers.prompts.prompts import Task
 from helpers.prompts.tasks import make_task
-from helpers.results.records import provenance, record
+from helpers.results.records import check_path, provenance, record
 from helpers.runs.sweep import Store, sweep
 from helpers.runs.workers import connect
 from helpers.settings import SETTINGS
@@ -157,7 +159,7 @@ def sweep_in_batches(
         objective = {name: setting[name] for name in setting if name not in shared}
         batches.setdefault(tuple(setting[name] for name in shared), []).append(objective)
     groups = [dict(zip(shared, key), objectives=batches[key]) for key in batches]
-    done = sweep(groups, partial(run_batch, model, **sizes), kept)
+    done = sweep(groups, partial(run_batch, **sizes), kept, model=model, retry_failed=True)
     rows = []
     for batch in done.to_dict("records"):
         found = batch["rows"] if not batch["error"] else batch["objectives"]
@@ -173,49 +175,64 @@ def store(model: TransformerBridge, folder: Path, **sizes: Any) -> Store:
     return Store(folder, context)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; the exit status is 1 if a setting failed."""
     parser = argparse.ArgumentParser(
-        description="Run the Pareto grid on BOOK_MODEL and record its table."
+        prog="python -m helpers.activation_scaling.grid",
+        description="Run the Pareto grid on BOOK_MODEL and record its table. Finished settings are "
+        "kept: run it again to resume, and to retry those that failed.",
     )
-    parser.add_argument(
-        "--out",
-        type=Path,
-        required=True,
-        help="where the table goes; its provenance lands beside it",
-    )
-    parser.add_argument(
-        "--values", type=float, nargs="+", default=PAPER_VALUES, help="of λ_F, λ_M and m"
-    )
-    parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--n-train", type=int, default=8)
-    parser.add_argument("--n-test", type=int, default=8)
-    parser.add_argument("--epochs", type=int, default=25)
-    parser.add_argument("--rate-scalar", type=float, default=1e-2)
-    parser.add_argument("--rate-vector", type=float, default=3e-3)
+    help_out = "where the table goes (.csv), its provenance beside it; only without failed settings"
+    parser.add_argument("--out", type=Path, required=True, help=help_out)
+    values = {"type": _at_least(0), "nargs": "+", "default": PAPER_VALUES, "help": "of λ_F, λ_M, m"}
+    parser.add_argument("--values", **values)
+    for name, default in {"seeds": 1, "n-train": 8, "n-test": 8, "epochs": 25}.items():
+        parser.add_argument(f"--{name}", type=_at_least(1, int), default=default)
+    for name, default in {"scalar": 1e-2, "vector": 3e-3}.items():
+        parser.add_argument(f"--rate-{name}", type=_at_least(1e-12), default=default)
     given = parser.parse_args(arguments)
-    connect()  # refuse a scheduler that does not answer before any long work
+    # Refuse before any long work a place that cannot be written, or a scheduler that is not there.
+    try:
+        check_path(given.out)
+    except (ValueError, OSError) as error:
+        parser.error(f"--out: {error}")
+    connect()
+    # The sweep
     model = load_model()
     rates = {"ActivScalar": given.rate_scalar, "SteerVec": given.rate_vector}
-    sizes = {
-        "n_train": given.n_train,
-        "n_test": given.n_test,
-        "epochs": given.epochs,
-        "rates": rates,
-    }
+    sizes = {name: getattr(given, name) for name in ("n_train", "n_test", "epochs")}
+    sizes["rates"] = rates
     values = [int(value) if value == int(value) else value for value in given.values]
     settings = grid(lambda_f=values, lambda_m=values, margin=values, seeds=range(given.seeds))
     kept = store(model, SETTINGS.cache / "sweeps", **sizes)
     if model.W_U.is_cuda and not SETTINGS.scheduler:
         table, _ = sweep_in_batches(model, settings, kept, **sizes)
     else:
-        table = sweep(settings, partial(run, model, **sizes), kept)
-    record(table, given.out, provenance(model, **sizes, values=values, seeds=given.seeds))
-    failed = int((table["error"] != "").sum())
-    print(f"{len(table)} settings, {failed} of them failed; recorded in {given.out}")
+        table = sweep(settings, partial(run, **sizes), kept, model=model, retry_failed=True)
+    # A table with failed settings must not replace one without.
+    failed = table["error"][table["error"] != ""]
+    out = given.out
+    if len(failed):
+        out = out.with_name(f"{out.stem}-incomplete.csv")
+        for error, count in failed.value_counts().head(5).items():
+            print(f"{count} settings failed with {error}", file=sys.stderr)
+    record(table, out, provenance(model, **sizes, values=values, seeds=given.seeds))
+    print(f"{len(table)} settings, {len(failed)} of them failed; recorded in {out}")
+    return int(len(failed) > 0)
+
+
+def _at_least(least: float, kind: type = float) -> Callable[[str], float]:
+    def number(text: str) -> float:
+        value = kind(text)
+        if not least <= value < math.inf:
+            raise argparse.ArgumentTypeError(f"{text} must be at least {least} and finite")
+        return value
+
+    return number
 
 
 if __name__ == "__main__":
     # Imported by name: results are kept under a digest that includes a function's module.
     from helpers.activation_scaling.grid import main as run_grid
 
-    run_grid()
+    sys.exit(run_grid())

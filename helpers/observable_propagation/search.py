@@ -67,7 +67,7 @@ def search_paths(
     """Grow paths backwards from the logits, one head at a time, and keep the best of each length.
 
     With ``BOOK_SCHEDULER`` set, workers share the paths to be grown (``helpers.runs.workers``);
-    then ``score`` may hold no model, unless by :func:`functools.partial`.
+    then ``score`` may hold no model.
 
     Args:
         m: observables as vectors; a path goes back from all of them at once.
@@ -90,14 +90,13 @@ def search_paths(
         first = path[0]
         return through_heads(model, first.layer, y, norms=norms)[..., first.head, :]
 
-    # The model as an argument, which goes to other processes by its name.
-    scores_before = partial(_scores_before, model, score, norms)
+    scores_before = partial(_scores_before, score=score, norms=norms)
     grow: list[Partial] = [((), norms.pull_back(Norm.of(model, "ln_final"), m))]
     found: dict[int, list[Found]] = {}
     n_searched = 0
     for length in range(1, max_length + 1):
         groups = [(grow[start : start + GROUP],) for start in range(0, len(grow), GROUP)]
-        scored = chain.from_iterable(parallel_map(scores_before, groups))
+        scored = chain.from_iterable(parallel_map(scores_before, groups, model=model))
         # Each candidate: its score, its path, and the vectors of the path that it leads into.
         candidates: list[tuple[float, Path, Tensor]] = []
         for (path, y), by_layer in zip(grow, scored):
@@ -114,7 +113,7 @@ def search_paths(
 
 
 def _scores_before(
-    model: TransformerBridge, score: Score, norms: Norms, group: list[Partial]
+    model: TransformerBridge, group: list[Partial], *, score: Score, norms: Norms
 ) -> list[list[list[float]]]:
     """Scores of every head in front of each path, [path layer head]."""
     scores: list[list[list[float]]] = [[] for _ in group]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+import tempfile
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -50,6 +51,25 @@ def machine(device: torch.device) -> dict[str, Any]:
     }
 
 
+def check_path(path: str | Path) -> Path:
+    """A recorded table's path, once it is sure that a table can be written there.
+
+    Raises:
+        ValueError: another suffix than ``.csv``, or it is a folder.
+        OSError: its folder cannot be made or written.
+    """
+    path = Path(path)
+    if path.suffix != ".csv" or path.is_dir():
+        raise ValueError(f"a recorded table is a file whose name ends in .csv; {path} is not.")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise OSError(f"no table can be written to {path.parent}: {error}") from error
+    return path
+
+
 def record(table: pd.DataFrame, path: str | Path, origin: Mapping[str, Any]) -> None:
     """Write a table, and beside it its provenance with number of rows, wall time and checksum.
 
@@ -62,12 +82,9 @@ def record(table: pd.DataFrame, path: str | Path, origin: Mapping[str, Any]) -> 
         origin: from :func:`provenance`.
 
     Raises:
-        ValueError: another suffix than ``.csv``.
+        ValueError, OSError: as :func:`check_path`.
     """
-    path = Path(path)
-    if path.suffix != ".csv":
-        raise ValueError(f"a recorded table's name ends in .csv, and {path.name} does not.")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path = check_path(path)
     text = table.to_csv(index=False, lineterminator="\n", na_rep="nan").encode()
     beside = {**origin, "rows": len(table), "sha256": hashlib.sha256(text).hexdigest()}
     if "seconds" in table and "wall_seconds" not in origin:

@@ -1,41 +1,36 @@
-"""A digest of a live function: of its code, and of all that it reaches by name or holds."""
+"""A digest of a live function: of its code, of what it holds, and of the files behind it."""
 
 from __future__ import annotations
 
-import contextlib
-import copyreg
 import dis
-import hashlib
 import sys
 import types
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from joblib.hashing import Hasher
 
-from helpers.runs.by_name import ModelName, is_model
 from helpers.runs.code import files_digest, files_of, is_own
 from helpers.settings import Settings
 
-# Of installed packages no files are read: these shape the numbers, so their versions count as code.
+# Of installed packages no files are read: these shape the numbers, so their versions count.
 VERSIONS = ("numpy", "torch", "transformers", "transformer-lens")
-CODE = types.FunctionType | types.ModuleType | type
+CODE = (types.FunctionType, types.ModuleType, type)
 PLAIN = (type(None), bool, int, float, complex, str, bytes, np.ndarray, Settings)
-# Attributes of a class that do not change what it computes, or that repeat what others say.
-SKIPPED = {"__dict__", "__weakref__", "__doc__", "__module__", "__annotations__", "_abc_impl"}
-SKIPPED |= {"__dataclass_fields__", "__dataclass_params__"}
-SKIPPED |= {"__firstlineno__", "__static_attributes__", "__slotnames__"}
+# Attributes of a class that do not change what it computes, or that cannot be pickled.
+SKIPPED = {"__dict__", "__weakref__", "__doc__", "__annotations__", "__slotnames__", "_abc_impl"}
+SKIPPED |= {"__dataclass_fields__", "__firstlineno__", "__static_attributes__"}
 
 
 def digest_of(function: Any, folder: Path | None = None) -> str:
     """A digest of everything that calling a function depends on, apart from its arguments.
 
-    What was typed in a notebook counts by value, and so does what a closure, a default or a partial
-    holds: constants and arrays by content, functions by what they reach in turn, models by
-    :func:`helpers.models.load.fingerprint`. Code in a file counts by that file and all that
-    it reaches, and by the present values of its functions and plain data.
+    Code counts by its instructions, by the files that it comes from, imports or names, and by the
+    functions and values that it reaches by name, in turn. What was typed in a notebook, and what a
+    closure, a default or a partial holds, counts by content; a model by its weights.
 
     Args:
         function: any callable.
@@ -45,20 +40,11 @@ def digest_of(function: Any, folder: Path | None = None) -> str:
         TypeError: it holds a value that has no digest, such as an open file or a lock.
     """
     walk = _Walk()
-    value = walk.digest(function)
+    values = walk.hash(function)
     typed = "\n".join([repr(sorted(walk.strings)), *sorted(walk.imports)])
-    sources = [(typed, Path.cwd() if folder is None else folder)]
-    sources += [_import_of(path) for path in walk.modules]
+    sources = [(typed, folder or Path.cwd()), *map(_import_of, walk.files)]
     versions = [f"{name} {version(name)}" for name in VERSIONS]
-    return _hashed([value, files_digest(files_of(sources)), sys.version, *versions])[:32]
-
-
-def _hashed(parts: Iterable[str | bytes]) -> str:
-    digest = hashlib.sha256()
-    for part in parts:
-        content = part.encode() if isinstance(part, str) else part
-        digest.update(len(content).to_bytes(8, "big") + content)
-    return digest.hexdigest()
+    return _Walk().hash([values, files_digest(files_of(sources)), sys.version, versions])[:32]
 
 
 def _import_of(path: Path) -> tuple[str, Path]:
@@ -69,170 +55,151 @@ def _import_of(path: Path) -> tuple[str, Path]:
     return f"import {name}", folder
 
 
-def _is_plain(value: Any) -> bool:
-    """Whether a value is data: numbers, text, arrays, and containers of these."""
-    if type(value) is dict:
-        return _is_plain([*value.keys(), *value.values()])
-    if type(value) in (list, tuple, set, frozenset):
-        return all(map(_is_plain, value))
-    return type(value) in PLAIN or str(type(value)) == "<class 'torch.Tensor'>"
-
-
-def _is_own_module(value: Any) -> bool:
-    if not isinstance(value, types.ModuleType):
-        return False
-    # A package without __init__.py has no __file__.
-    places = [getattr(value, "__file__", None), *getattr(value, "__path__", [])]
-    return any(place and is_own(Path(place)) for place in places)
-
-
-def _names_used(code: types.CodeType) -> tuple[set[str], set[str], set[str]]:
-    """The global names that code loads, all its names (attributes too), and its imports."""
-    loaded, names, imports = set(), set(code.co_names), set()
-    for step in dis.get_instructions(code):
-        if step.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
-            loaded.add(step.argval)
-        elif step.opname == "IMPORT_NAME":
-            imports |= {f"import {step.argval}.{name}" for name in code.co_names}
-    for inner in code.co_consts:
-        if isinstance(inner, types.CodeType):
-            for names_here, names_inside in zip((loaded, names, imports), _names_used(inner)):
-                names_here |= names_inside
-    return loaded, names, imports
-
-
-def _held(function: types.FunctionType) -> dict[str, Any]:
-    """What a function carries along: closure, defaults and attributes."""
-    held = {"defaults": function.__defaults__, "keywords": function.__kwdefaults__}
-    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or ()):
-        with contextlib.suppress(ValueError):  # a variable without a value yet
-            held[name] = cell.cell_contents
-    return held | vars(function)
-
-
-class _Walk:
-    """Digests values, and notes the files that they depend on.
-
-    ``in_file`` says of a value that it was reached by name in a source file. The file counts, so of
-    the names in it only code and plain data are followed: they may have been changed in memory.
+class _Walk(Hasher):
+    """joblib's hash of values, which also follows functions, classes and modules of one's own.
 
     Attributes:
-        modules: files that functions come from.
+        files: that these come from.
         strings: all text, which may name files.
         imports: statements inside functions.
     """
 
     def __init__(self) -> None:
-        self.modules, self.strings, self.imports = set[Path](), set[str](), set[str]()
-        # By id, with the value, so that it stays alive and keeps its id.
-        self.known: dict[tuple[int, bool], tuple[Any, str]] = {}
+        super().__init__("sha256")
+        self.files, self.strings, self.imports = set[Path](), set[str](), set[str]()
+        self.reached: list[Any] = []  # functions, classes and modules, in the order they are met
 
-    def digest(self, value: Any, in_file: bool = False) -> str:
-        key = id(value), in_file
-        if is_model(value):
-            return self.digest(ModelName.of(value))
-        if key not in self.known:
-            self.known[key] = value, "inside itself"  # found by a value that contains itself
-            parts = [type(value).__qualname__, *self.parts(value, in_file)]
-            self.known[key] = value, _hashed(parts)
-        return self.known[key][1]
+    def dump(self, value: Any) -> None:
+        super().dump(value)
+        for code in self.reached:  # grows while it is read
+            if file := _own_file(code):
+                self.files.add(file)
+            held_by = [*self._held_by(code), *self._named_by(code, in_file=file is not None)]
+            for name, held in sorted(held_by, key=lambda pair: pair[0]):
+                self.clear_memo()  # which values are the same object does not count
+                try:
+                    super().dump([name, held])
+                except Exception as error:
+                    raise TypeError(
+                        f"{name} of {code.__qualname__} cannot be hashed, so nobody can tell "
+                        f"whether it has changed ({error}). Make it inside the function."
+                    ) from error
 
-    def parts(self, value: Any, in_file: bool) -> Iterator[str | bytes]:
-        """What tells a value from others of its type."""
-        kind = type(value)
-        if kind in (type(None), bool, int, float, complex, bytes):
-            yield repr(value)
+    def save(self, value: Any) -> None:
+        """Write a value by content.
+
+        Tuples are written as new lists: pickle would note which of them are the same object.
+        """
+        kind, torch = type(value), sys.modules.get("torch")
+        if isinstance(value, CODE):
+            if not any(value is other for other in self.reached):
+                self.reached.append(value)
+            name = getattr(value, "__qualname__", value.__name__)
+            value = [kind.__name__, getattr(value, "__module__", ""), name]
         elif kind is str:
             self.strings.add(value)
-            yield value
-        elif kind in (list, tuple):
-            yield from (self.digest(item, in_file) for item in value)
-        elif kind in (dict, types.MappingProxyType):
-            yield from (self.digest(item, in_file) for pair in value.items() for item in pair)
-        elif kind in (set, frozenset):
-            yield from sorted(self.digest(item, in_file) for item in value)
-        elif kind is np.ndarray and not value.dtype.hasobject:
-            yield from (value.dtype.str, str(value.shape), value.tobytes())
-        elif kind is Settings:  # the others do not change results
-            yield from (value.model, value.device, value.profile, str(value.seed))
-        elif kind is types.FunctionType:
-            yield from self.function(value, in_file)
         elif kind is types.CodeType:
-            names = (value.co_names, value.co_varnames, value.co_freevars, value.co_cellvars)
-            yield from (value.co_code, value.co_exceptiontable, str(value.co_flags), repr(names))
-            yield self.digest(value.co_consts)
-        elif kind is types.ModuleType:
-            yield value.__name__
-            if _is_own_module(value) and getattr(value, "__file__", None):
-                self.modules.add(Path(value.__file__).resolve())
-        elif isinstance(value, type):
-            yield from self.class_(value, in_file)
+            names = [value.co_names, value.co_varnames, value.co_freevars, value.co_cellvars]
+            value = [value.co_code, value.co_exceptiontable, value.co_flags, names, value.co_consts]
+        elif kind is tuple:
+            value = ["tuple", *value]
+        elif kind is frozenset:
+            value = set(value)
         elif kind is property:
-            yield self.digest([value.fget, value.fset, value.fdel], in_file)
-        elif hasattr(value, "__wrapped__"):  # functools.cache, staticmethod, classmethod
-            yield self.digest(value.__wrapped__, in_file)
-        else:
-            yield from self.other(value, in_file)
-
-    def function(self, function: types.FunctionType, in_file: bool) -> Iterator[str]:
-        code, name = function.__code__, function.__qualname__
-        yield from self.children(name, _held(function), in_file)
-        path = Path(code.co_filename).resolve()
-        if not is_own(path):
-            yield f"{function.__module__}.{name}"
-            return
-        yield self.digest(code)
-        if path.is_file():
-            self.modules.add(path)
-        loaded, names, imports = _names_used(code)
-        self.imports |= imports
-        reached = {key: function.__globals__[key] for key in loaded & function.__globals__.keys()}
-        yield from self.children(name, reached, in_file or path.is_file())
-        # Then attributes of modules, and of modules in packages. The list grows while it is read.
-        modules = list(filter(_is_own_module, reached.values()))
-        for module in modules:
-            reached = {key: vars(module)[key] for key in names & vars(module).keys()}
-            yield from self.children(module.__name__, reached, True)
-            inner = filter(_is_own_module, reached.values())
-            modules += [value for value in inner if value not in modules]
-
-    def class_(self, cls: type, in_file: bool) -> Iterator[str]:
-        name = f"{cls.__module__}.{cls.__qualname__}"
-        yield name
-        module = sys.modules.get(cls.__module__)
-        # A class that came from another process has no module here.
-        if cls.__module__ == "__main__" or module is None or _is_own_module(module):
-            yield from (self.digest(base, in_file) for base in cls.__bases__)
-            slots = types.MemberDescriptorType | types.GetSetDescriptorType
-            attributes = {key: vars(cls)[key] for key in vars(cls).keys() - SKIPPED}
-            attributes = {k: v for k, v in attributes.items() if not isinstance(v, slots)}
-            yield from self.children(name, attributes, in_file)
-
-    def other(self, value: Any, in_file: bool) -> Iterator[str | bytes]:
-        """Tensors; anything else by what pickle would make it from."""
-        torch = sys.modules.get("torch")
-        if torch and isinstance(value, torch.Tensor):
+            value = [value.fget, value.fset, value.fdel]
+        elif kind is Settings:  # the other settings change no result
+            value = [value.model, value.device, value.profile, value.seed]
+        elif kind is np.ndarray and not value.dtype.hasobject:
+            value = [value.dtype.str, value.shape, value.tobytes()]
+        elif torch and isinstance(value, torch.Tensor):
             content = value.detach().cpu().contiguous().flatten().view(torch.uint8)
-            yield from (str(value.dtype), str(tuple(value.shape)), content.numpy().tobytes())
-        else:
-            reduce = copyreg.dispatch_table.get(type(value))
-            try:
-                reduced = reduce(value) if reduce else value.__reduce_ex__(4)
-            except Exception as error:
-                name = type(value).__qualname__
-                raise TypeError(f"a {name}, so nobody can tell whether it has changed") from error
-            if isinstance(reduced, str):  # the name of something global
-                yield f"{getattr(value, '__module__', '')}.{reduced}"
-            else:
-                parts = [list(part) if isinstance(part, Iterator) else part for part in reduced]
-                yield self.digest(parts, in_file)
+            value = [str(value.dtype), value.shape, content.numpy().tobytes()]
+        elif _is_model(value):
+            from helpers.models.load import fingerprint
 
-    def children(self, owner: str, values: Mapping[str, Any], in_file: bool) -> Iterator[str]:
-        """The named values in a function, class or module."""
-        for name, value in sorted(values.items()):
-            code = isinstance(value, CODE) or hasattr(value, "__wrapped__")
-            if not in_file or code or _is_plain(value):
-                try:
-                    yield from (name, self.digest(value, in_file))
-                except TypeError as error:
-                    raise TypeError(f"{name} of {owner} is {error}") from error
+            value = [value.cfg.model_name, str(value.W_U.dtype), fingerprint(value)]
+        elif hasattr(value, "__wrapped__"):  # functools.cache, staticmethod, classmethod
+            value = [kind.__name__, value.__wrapped__]
+        super().save(value)
+
+    def _held_by(self, code: Any) -> Iterator[tuple[str, Any]]:
+        """What a function holds."""
+        if not isinstance(code, types.FunctionType):
+            return
+        if not is_own(Path(code.__code__.co_filename)):
+            yield "what it decorates", getattr(code, "__wrapped__", None)
+            return
+        yield "its code", code.__code__
+        yield "its defaults", [code.__defaults__, code.__kwdefaults__]
+        yield from vars(code).items()
+        for name, cell in zip(code.__code__.co_freevars, code.__closure__ or ()):
+            if cell != types.CellType():  # a variable without a value yet
+                yield name, cell.cell_contents
+
+    def _named_by(self, code: Any, in_file: bool) -> Iterator[tuple[str, Any]]:
+        """The attributes of a class, and what a function reaches by name.
+
+        Names in a file count by that file. Where they are code or data they count by value too,
+        since they may have been changed in memory.
+        """
+        reached = {}
+        if isinstance(code, type) and (in_file or code.__module__ == "__main__"):
+            reached = {f"base {base.__qualname__}": base for base in code.__bases__}
+            reached |= {name: vars(code)[name] for name in vars(code).keys() - SKIPPED}
+        elif isinstance(code, types.FunctionType) and is_own(Path(code.__code__.co_filename)):
+            reached = _reached(code.__globals__, *self._names_in(code.__code__))
+        for name, value in reached.items():
+            slot = isinstance(value, types.MemberDescriptorType | types.GetSetDescriptorType)
+            if not slot and (not in_file or _is_plain(value) or _is_code(value)):
+                yield name, value
+
+    def _names_in(self, code: types.CodeType) -> tuple[set[str], set[str]]:
+        """The global names that code loads, and all its names, attributes too; notes imports."""
+        loaded, names = set(), set(code.co_names)
+        for step in dis.get_instructions(code):
+            if step.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
+                loaded.add(step.argval)
+            elif step.opname == "IMPORT_NAME":
+                self.imports |= {f"import {step.argval}.{name}" for name in code.co_names}
+        for inner in code.co_consts:
+            if isinstance(inner, types.CodeType):
+                inner_loaded, inner_names = self._names_in(inner)
+                loaded, names = loaded | inner_loaded, names | inner_names
+        return loaded, names
+
+
+def _reached(space: dict[str, Any], loaded: set[str], names: set[str]) -> dict[str, Any]:
+    """Values by name in a function's globals, and in modules of one's own among them."""
+    found = {name: space[name] for name in loaded & space.keys()}
+    for module in list(found.values()):
+        if isinstance(module, types.ModuleType) and _own_file(module):
+            inner = _reached(vars(module), names, names)
+            found |= {f"{module.__name__}.{name}": value for name, value in inner.items()}
+    return found
+
+
+def _own_file(code: Any) -> Path | None:
+    """The source file of a function, class or module, if it is no installed package's."""
+    module = code if isinstance(code, types.ModuleType) else sys.modules.get(code.__module__)
+    path = getattr(module, "__file__", None)
+    if isinstance(code, types.FunctionType):
+        path = code.__code__.co_filename
+    path = Path(path).resolve() if path else None
+    return path if path and path.is_file() and is_own(path) else None
+
+
+def _is_model(value: Any) -> bool:
+    bridge = sys.modules.get("transformer_lens.model_bridge")  # imported where there is a model
+    return bridge is not None and isinstance(value, bridge.TransformerBridge)
+
+
+def _is_code(value: Any) -> bool:
+    return isinstance(value, (*CODE, types.CodeType)) or hasattr(value, "__wrapped__")
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value is data: numbers, text, arrays, and containers of these."""
+    if type(value) in (dict, list, tuple, set, frozenset):
+        items = [*value, *value.values()] if type(value) is dict else value
+        return all(map(_is_plain, items))
+    return type(value) in PLAIN or str(type(value)) == "<class 'torch.Tensor'>"

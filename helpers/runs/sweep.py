@@ -10,15 +10,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pandas as pd
 from tqdm.auto import tqdm
@@ -50,7 +49,11 @@ class Store:
         return self.folder / f"{key[:32]}.json"
 
     def read(self, setting: Setting) -> dict[str, Any] | None:
-        """The entry of a setting; None if there is none, or if it is damaged, with a warning."""
+        """The entry of a setting; None if there is none, or if it is damaged, with a warning.
+
+        Raises:
+            OSError: it is there and cannot be read, which is no damage.
+        """
         path = self.path(setting)
         try:
             entry = json.loads(path.read_bytes())
@@ -62,38 +65,33 @@ class Store:
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            warnings.warn(
-                f"sweep entry {path} is damaged ({error}); its setting is computed again.",
-                stacklevel=3,
-            )
+            said = f"sweep entry {path} is damaged ({error}); its setting is computed again."
+            warnings.warn(said, stacklevel=3)
             return None
 
     def write(self, setting: Setting, entry: Mapping[str, Any]) -> None:
         """Replace the entry of a setting in one atomic step."""
         text = json.dumps({**entry, "checksum": _digest(entry)}, indent=1)
-        with self._explained():
-            file = tempfile.NamedTemporaryFile(dir=self.folder, suffix=".part", delete=False)
-            try:
-                with file:
-                    file.write(text.encode())
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.replace(file.name, self.path(setting))
-            except OSError:
-                Path(file.name).unlink(missing_ok=True)
-                raise
+        self._put(text.encode(), self.path(setting))
 
     def check_disk(self) -> None:
         """Raise OSError if an entry could not be written."""
-        with self._explained():
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=self.folder) as file:
-                file.write(bytes(PROBE))
+        self._put(bytes(PROBE), None)
 
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
+    def _put(self, content: bytes, path: Path | None) -> None:
+        """Write a file and give it its name; without a name it is removed again."""
+        part = self.folder / f"{uuid4().hex}.part"
         try:
-            yield
+            self.folder.mkdir(parents=True, exist_ok=True)
+            try:
+                with part.open("xb") as file:
+                    file.write(content)
+                    file.flush()
+                    os.fsync(file.fileno())
+                if path is not None:
+                    part.replace(path)
+            finally:
+                part.unlink(missing_ok=True)
         except OSError as error:
             raise OSError(
                 error.errno,
@@ -107,18 +105,20 @@ def sweep(
     function: Callable[..., Mapping[str, Any]],
     store: Store,
     *,
-    n_jobs: int = 1,
+    model: Any = None,
     retry_failed: bool = False,
 ) -> pd.DataFrame:
     """Run ``function(**setting)`` for every setting that the store has no result of.
+
+    With ``BOOK_SCHEDULER`` the workers of a cluster run them (``helpers.runs.workers``). Where all
+    results are there, nothing is written.
 
     Args:
         settings: names of arguments to JSON values.
         function: returns one row of results, names to JSON values. Results are kept under its
             digest (``helpers.runs.digest``), so those of other code are not taken for its own.
         store: where results are kept.
-        n_jobs: settings under way at once, each in a process of its own
-            (``helpers.runs.workers``). With ``BOOK_SCHEDULER`` the cluster's workers run them.
+        model: the function's first argument, if given; its weights are part of the digest.
         retry_failed: compute settings again that failed.
 
     Returns:
@@ -128,7 +128,7 @@ def sweep(
     Raises:
         ValueError: a setting is given twice, or has a name that the table needs.
         TypeError: a setting holds no JSON value, or the function something without a digest.
-        OSError: the store cannot be written; what was finished is there.
+        OSError: the store cannot be read or written; what was finished is there.
         RuntimeError, ConnectionError, ModuleNotFoundError: as
             :func:`helpers.runs.workers.parallel_map`.
     """
@@ -137,48 +137,44 @@ def sweep(
         raise ValueError("a setting is given twice.")
     if any(ADDED & setting.keys() for setting in settings):
         raise ValueError(f"a setting is named {' or '.join(sorted(ADDED))}: the sweep adds these.")
-    store = Store(store.folder, {**store.context, "code": digest_of(function)})
+    # Results of this code that are there
+    code = digest_of(function if model is None else partial(function, model))
+    store = Store(store.folder, {**store.context, "code": code})
     entries = [store.read(setting) for setting in settings]
     missing = []
     for index, entry in enumerate(entries):
         if entry is None or (retry_failed and entry["error"]):
-            missing.append(index)
-    results = parallel_map(
-        partial(_result, function),
-        [(index, settings[index]) for index in missing],
-        n_jobs=n_jobs,
-        in_order=False,
-    )
+            missing.append((index, settings[index]))
+    # The others, each written as soon as it is there
+    results = iter(())
+    if missing:
+        store.check_disk()  # before the work rather than after it
+        results = parallel_map(partial(_result, function), missing, model=model, in_order=False)
     bar = {"total": len(settings), "initial": len(settings) - len(missing), "unit": "setting"}
     with tqdm(**bar, disable=not show_progress()) as progress:
-        for _ in missing:
-            store.check_disk()  # before the work rather than after it
-            index, result = next(results)
+        for index, result in results:
             entries[index] = {"setting": settings[index], "context": store.context, **result}
             store.write(settings[index], entries[index])
             progress.update()
-    return _table(entries)
+    rows = []
+    for entry in entries:
+        added = {name: entry[name] for name in ("seconds", "error")}
+        rows.append({**entry["setting"], **entry["row"], **added})
+    return pd.DataFrame(rows)
 
 
-def _result(function: Callable, index: int, setting: Setting) -> tuple[int, dict[str, Any]]:
+def _result(function: Callable, *call: Any) -> tuple[int, dict[str, Any]]:
     """Run one setting; an error is recorded, so that the other settings go on."""
+    *model, index, setting = call
     start, row, error = time.perf_counter(), {}, ""
     try:
-        row = _as_read(dict(function(**setting)))
+        row = _as_read(dict(function(*model, **setting)))
         if taken := row.keys() & {*setting, *ADDED}:
             row = {}
             raise ValueError(f"the function returns {sorted(taken)}, names the table has already")
     except Exception as caught:
         error = "".join(traceback.format_exception_only(caught)).strip()
     return index, {"row": row, "error": error, "seconds": time.perf_counter() - start}
-
-
-def _table(entries: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
-    rows = []
-    for entry in entries:
-        added = {"seconds": entry["seconds"], "error": entry["error"]}
-        rows.append({**entry["setting"], **entry["row"], **added})
-    return pd.DataFrame(rows)
 
 
 def _as_read(value: Any) -> Any:

@@ -1,12 +1,11 @@
-"""Map a function over calls: in this process, in several, or on a Dask cluster.
+"""Map a function over calls: in this process, or on the Dask cluster that BOOK_SCHEDULER names.
 
-``BOOK_SCHEDULER`` names the cluster (see ``helpers.settings``). The results are the same
-everywhere, since a worker refuses to run with other code than the process that sends the call.
+The results are the same everywhere: a worker refuses to run with other code, settings or weights
+than the process that sends the call.
 """
 
 from __future__ import annotations
 
-import io
 import pickle
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -15,15 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import cloudpickle
-from joblib import Parallel, delayed
 
-from helpers.runs.by_name import to_models, to_names
 from helpers.runs.code import ROOT
 from helpers.runs.digest import digest_of
 from helpers.settings import SETTINGS
 
-# Maximum size of a pickled function in bytes; it is sent with every call.
-LIMIT = 1 << 20
+LIMIT = 1 << 20  # bytes of a pickled function, which is sent with every call
 # Seconds to wait for a scheduler and its first worker, which imports torch before it registers.
 PATIENCE = 60
 # Held while a worker runs a call: two in one process would put their hooks on the same model.
@@ -34,18 +30,15 @@ def parallel_map(
     function: Callable[..., Any],
     calls: Iterable[tuple],
     *,
-    n_jobs: int = 1,
+    model: Any = None,
     in_order: bool = True,
 ) -> Iterator[Any]:
-    """``function(*call)`` for every call.
+    """``function(*call)`` for every call; ``function(model, *call)`` where a model is given.
 
     Args:
-        function: pickled by value. A model that a :class:`functools.partial` holds is sent by its
-            name, and each worker loads it once; otherwise let the function make what it needs
-            from names and seeds.
+        function: pickled by value for other processes.
         calls: tuples of arguments, pickled too.
-        n_jobs: processes of this machine; 1 is this process, and nothing is pickled. With
-            ``BOOK_SCHEDULER`` all workers of the cluster are used instead.
+        model: the one that ``BOOK_MODEL`` names, if workers are to run it: each loads it once.
         in_order: whether results come in the order of the calls, or as they are ready.
 
     Returns:
@@ -57,72 +50,45 @@ def parallel_map(
         RuntimeError: a worker has other code, settings, weights or device, or several threads.
     """
     client = None if _busy.locked() else connect()  # a worker runs its own sweeps itself
-    if client is None and n_jobs == 1:
-        return (function(*call) for call in calls)
-    call = _packed(function)
-    if client is not None:
-        return _on_cluster(client, call, calls, in_order)
-    order = "generator" if in_order else "generator_unordered"
-    return Parallel(n_jobs, return_as=order)(delayed(call)(*arguments) for arguments in calls)
+    if client is None:
+        here = function if model is None else partial(function, model)
+        return (here(*call) for call in calls)
+    # As bytes, so that the scheduler need not import what the function needs.
+    folder = Path.cwd()
+    folder = folder.relative_to(ROOT) if folder.is_relative_to(ROOT) else folder
+    same = None if model is None else (model.W_U.dtype, *_identity(model))
+    remote = partial(_call, _pickled(function), digest_of(function), folder, same)
+    return _on_cluster(client, remote, calls, in_order)
 
 
-def _packed(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function that carries another one as bytes, so that a scheduler need not import it."""
-    function, folder = to_names(function), Path.cwd()
-    if folder.is_relative_to(ROOT):
-        folder = folder.relative_to(ROOT)
-    file = _Limited()
+def _pickled(function: Callable[..., Any]) -> bytes:
     try:
-        cloudpickle.Pickler(file).dump(function)
+        content = cloudpickle.dumps(function)
+        if len(content) > LIMIT:
+            size = f"{len(content) / 1e6:,.1f} MB along with every call"
+            raise ValueError(f"it takes {size}, more than {LIMIT / 1e6:.1f} MB")
     except Exception as error:
         raise ValueError(
             f"the function cannot be sent to other processes: {error}. Let it make prompts and "
-            "activations from names and seeds, and give it the model by functools.partial."
+            "activations from names and seeds, and take the model as its first argument."
         ) from error
-    return partial(_call, file.getvalue(), digest_of(function), folder)
+    return content
 
 
-class _Limited(io.BytesIO):
-    """A buffer that refuses a large pickle early."""
+def _identity(model: Any) -> tuple[str, str]:
+    # Imported here: it takes seconds, and a Dask scheduler needs none of it.
+    from helpers.models.load import device_of, fingerprint
 
-    def write(self, data: Any) -> int:
-        if self.tell() + len(data) > LIMIT:
-            raise ValueError(f"it takes more than {LIMIT / 1e6:.1f} MB along with every call")
-        return super().write(data)
-
-
-def _call(content: bytes, code: str, folder: Path, *arguments: Any) -> Any:
-    """Run a packed function, in a worker."""
-    if not _busy.acquire(blocking=False):
-        raise RuntimeError(
-            "a worker runs several calls at once, and their hooks would be on the same model. "
-            "Start it with --nthreads 1; --nworkers sets the number of processes."
-        )
-    try:
-        return _unpacked(content, code, folder)(*arguments)
-    finally:
-        _busy.release()
-
-
-@lru_cache(maxsize=1)
-def _unpacked(content: bytes, code: str, folder: Path) -> Callable[..., Any]:
-    function = pickle.loads(content)
-    if digest_of(function, ROOT / folder) != code:
-        raise RuntimeError(
-            f"a worker has other code or other settings than the process that sends it work: its "
-            f"copy of the book is {ROOT}, its settings are {SETTINGS}. Start the workers from the "
-            "same copy, with the same BOOK_* variables, and again after every change."
-        )
-    return to_models(function)
+    return device_of(model).type, fingerprint(model)
 
 
 def _on_cluster(
-    client: Any, call: Callable[..., Any], calls: Iterable[tuple], in_order: bool
+    client: Any, remote: Callable[..., Any], calls: Iterable[tuple], in_order: bool
 ) -> Iterator[Any]:
     from distributed import as_completed
 
     # All at once, for workers that join later.
-    futures = [client.submit(call, *arguments, pure=False) for arguments in calls]
+    futures = [client.submit(remote, *arguments, pure=False) for arguments in calls]
     try:
         for future in futures if in_order else as_completed(futures, loop=client.loop):
             result = future.result()
@@ -130,6 +96,46 @@ def _on_cluster(
             yield result
     finally:
         client.cancel(futures)
+
+
+def _call(content: bytes, code: str, folder: Path, same: tuple | None, *arguments: Any) -> Any:
+    """Run a pickled function, in a worker."""
+    if not _busy.acquire(blocking=False):
+        raise RuntimeError(
+            "a worker runs several calls at once, and their hooks would be on the same model. "
+            "Start it with --nthreads 1; --nworkers sets the number of processes."
+        )
+    try:
+        function = _unpickled(content, code, folder)
+        return function(*arguments) if same is None else function(_model(*same), *arguments)
+    finally:
+        _busy.release()
+
+
+@lru_cache(maxsize=1)
+def _unpickled(content: bytes, code: str, folder: Path) -> Callable[..., Any]:
+    function = pickle.loads(content)
+    if digest_of(function, ROOT / folder) != code:
+        raise RuntimeError(
+            f"a worker has other code or other settings than the process that sends it work: its "
+            f"copy of the book is {ROOT}, its settings are {SETTINGS}. Start the workers from the "
+            "same copy, with the same BOOK_* variables, and again after every change."
+        )
+    return function
+
+
+@lru_cache(maxsize=1)
+def _model(dtype: Any, device: str, weights: str) -> Any:
+    from helpers.models.load import load_model
+
+    model = load_model(dtype=dtype)
+    if _identity(model) != (device, weights):
+        raise RuntimeError(
+            f"a worker's model ({SETTINGS}; on {_identity(model)[0]}) is not the one in use, which "
+            f"is on {device}: other weights or another kind of device. Start the workers with the "
+            "same BOOK_MODEL and BOOK_DEVICE; a model of your own runs without BOOK_SCHEDULER only."
+        )
+    return model
 
 
 def connect() -> Any:

@@ -90,26 +90,20 @@ def test_a_setting_that_fails_in_a_batch_is_a_row_with_its_error(smollm2, tmp_pa
     assert table["E0"].isna().tolist() == [True, False]
 
 
-@pytest.mark.parametrize("where", ["local:2", "n_jobs=2"])
 def test_two_processes_of_this_machine_load_the_model_by_its_name_and_give_what_one_gives(
-    smollm2, tmp_path, monkeypatch, where
+    smollm2, tmp_path, monkeypatch
 ):
     settings = grid.grid(lambda_f=[1], lambda_m=[1], margin=[0], tasks=["IOI"], seeds=[0, 1])
-    run = partial(grid.run, smollm2, **SIZES)
-    here = sweep(settings, run, grid.store(smollm2, tmp_path / "here", **SIZES))
-    if where == "local:2":
+    run, tables = partial(grid.run, **SIZES), []
+    for where in ("", "local:2"):
         monkeypatch.setattr(cluster, "SETTINGS", replace(cluster.SETTINGS, scheduler=where))
-    there = sweep(
-        settings,
-        run,
-        grid.store(smollm2, tmp_path / "there", **SIZES),
-        n_jobs=1 if where == "local:2" else 2,
-    )
+        kept = grid.store(smollm2, tmp_path / f"store{where}", **SIZES)
+        tables.append(sweep(settings, run, kept, model=smollm2))
+    here, there = tables
     assert (there["error"] == "").all() and (here["error"] == "").all()
     for name in ("E0_train", "E0", "F", "M0"):  # threads add up in another order
-        assert there[name].to_list() == pytest.approx(here[name].to_list(), rel=0.01, abs=0.01), (
-            name
-        )
+        expected = pytest.approx(here[name].to_list(), rel=0.01, abs=0.01)
+        assert there[name].to_list() == expected, name
 
 
 def test_the_command_goes_on_with_what_an_import_of_the_module_has_computed(

@@ -25,8 +25,23 @@ def test_a_record_comes_back_with_its_provenance(tiny, tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(table, OLD)
     assert origin["weights"] == fingerprint(tiny) and origin["settings"] == {"epochs": 3}
     assert (origin["rows"], origin["wall_seconds"]) == (2, 3.0)
-    with pytest.raises(ValueError, match="ends in .csv"):
-        record(OLD, tmp_path / "grid.json", origin)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("grid.json", "ends in .csv"),
+        ("grid", "ends in .csv"),
+        ("folder.csv", "ends in .csv"),
+        ("file/grid.csv", "no table can be written to .*file"),
+        ("file/folder/grid.csv", "no table can be written to .*folder"),
+    ],
+)
+def test_a_place_where_no_table_can_be_is_refused(tmp_path: Path, name: str, message: str) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "folder.csv").mkdir()
+    with pytest.raises((ValueError, OSError), match=message):
+        record(OLD, tmp_path / name, {})
 
 
 def test_a_table_that_was_changed_is_refused_and_other_line_ends_are_not(tmp_path: Path) -> None:

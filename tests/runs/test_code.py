@@ -6,14 +6,15 @@ import functools
 import importlib
 import sys
 import types
+from fractions import Fraction
 from pathlib import Path
+from threading import Lock
 
 import cloudpickle
 import pytest
 from IPython.core.inputtransformer2 import TransformerManager
 
 from helpers.activation_scaling import grid
-from helpers.runs.by_name import ModelName
 from helpers.runs.code import ROOT, files_of
 from helpers.runs.digest import digest_of
 from helpers.settings import Settings
@@ -205,7 +206,7 @@ def test_one_is_neither_true_nor_one_half_twice():
 @pytest.mark.parametrize("value", ["threading.Lock()", "open('/dev/null')", "(x for x in '')"])
 def test_a_value_without_a_digest_is_refused_by_name(value: str):
     code = f"import threading\nheld = {value}\ndef g(): return held\ndef f(x): return g()"
-    with pytest.raises(TypeError, match="g of f is held of g is a .* whether it has changed"):
+    with pytest.raises(TypeError, match="held of g cannot be hashed, .* whether it has changed"):
         digest_of(typed(code))
 
 
@@ -234,6 +235,9 @@ FACTOR = 3
 TABLE = {"a": [3]}
 def g(x): return FACTOR * TABLE["a"][0] * inner.A * x
 def f(x): return g(x)
+def made(held):
+    def f(x): return held * x
+    return f
 """
 
 
@@ -266,6 +270,15 @@ def test_a_list_that_was_changed_in_place_counts(module):
     assert digest_of(module.f) != before
 
 
+def test_what_a_function_of_a_file_holds_counts_even_if_it_is_neither_code_nor_data(module):
+    def digest(held) -> str:
+        return digest_of(module.made(held))
+
+    assert digest(Fraction(1, 2)) == digest(Fraction(1, 2)) != digest(Fraction(1, 3))
+    with pytest.raises(TypeError, match="held of made.<locals>.f cannot be hashed"):
+        digest(Lock())
+
+
 @pytest.mark.parametrize("name", ["own.py", "inner.py"])
 def test_a_source_file_counts_with_all_that_it_imports(module, tmp_path: Path, name: str):
     before = digest_of(module.f)
@@ -276,7 +289,7 @@ def test_a_source_file_counts_with_all_that_it_imports(module, tmp_path: Path, n
 
 def test_code_that_was_loaded_before_its_file_changed_is_other_code(module, tmp_path: Path):
     """The old function under the digest of the new file would be taken for its results."""
-    (tmp_path / "own.py").write_text(MODULE.replace("FACTOR * TABLE", "FACTOR + TABLE"))
+    (tmp_path / "own.py").write_text(MODULE.replace("FACTOR * TABLE", "2 + FACTOR * TABLE"))
     stale = digest_of(module.f)
     importlib.invalidate_caches()
     assert digest_of(importlib.reload(module).f) != stale
@@ -296,5 +309,3 @@ def test_a_model_counts_by_its_weights_wherever_it_is_held(tiny, tokenizer):
     held = [functools.partial(grid.run, model) for model in (tiny, other)]
     held += [typed(code, model=model) for model in (tiny, other)]
     assert len(set(map(digest_of, held))) == 4
-    named = functools.partial(grid.run, ModelName.of(tiny))
-    assert digest_of(named) == digest_of(functools.partial(grid.run, tiny))

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import pytest
 
-from helpers.runs import sweep as sweeps
 from helpers.runs.sweep import PROBE, Store, sweep
 
 pytestmark = pytest.mark.unit
@@ -46,14 +45,6 @@ def test_a_sweep_gives_one_row_a_setting_in_their_order(store):
     assert list(table) == ["x", "kind", "square", "seconds", "error"]
     assert table["square"].tolist() == SQUARES and (table["error"] == "").all()
     assert table["kind"].tolist() == [setting["kind"] for setting in SETTINGS]
-
-
-def test_several_processes_give_the_same_table(store):
-    def process(x, kind):
-        return {"square": x * x, "process": os.getpid()}
-
-    table = sweep(SETTINGS, process, store, n_jobs=2)
-    assert table["square"].tolist() == SQUARES and os.getpid() not in set(table["process"])
 
 
 def test_finished_settings_are_not_computed_again(store):
@@ -249,10 +240,10 @@ def test_a_full_disk_stops_a_sweep_early_with_a_clear_error_and_loses_nothing(
 
 
 def test_an_error_while_an_entry_is_put_in_place_leaves_no_half_entry(store, monkeypatch):
-    def fails(source, target):
+    def fails(self, target):
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr(sweeps.os, "replace", fails)
+    monkeypatch.setattr(Path, "replace", fails)
     with pytest.raises(OSError, match="Input/output error"):
         sweep(SETTINGS, square, store)
     assert not list(store.folder.iterdir())

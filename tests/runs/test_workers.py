@@ -113,7 +113,7 @@ def last_lines(log: Path) -> dict[str, str]:
     return {line.split()[-1]: line for line in lines(log)}
 
 
-def fitting(model, log: Path, pause: float = 0.0) -> Callable[..., dict]:
+def fitting(log: Path, pause: float = 0.0) -> Callable[..., dict]:
     """A setting's fit and its evaluation, logged at the start and at the end."""
 
     def run(model, seed: int, margin: float) -> dict:
@@ -134,14 +134,14 @@ def fitting(model, log: Path, pause: float = 0.0) -> Callable[..., dict]:
             file.write(f"end {seed} {margin} {os.getpid()}\n")
         return {"E0": result.E0, "F": result.F}
 
-    return partial(run, model)
+    return run
 
 
 @pytest.fixture(scope="module")
 def serial(llama, tmp_path_factory) -> pd.DataFrame:
     """The sweep in one process."""
     folder = tmp_path_factory.mktemp("serial")
-    table = sweep(SETTINGS, fitting(llama, folder / "log"), Store(folder / "store"))
+    table = sweep(SETTINGS, fitting(folder / "log"), Store(folder / "store"), model=llama)
     assert (table["error"] == "").all() and table["E0"].nunique() > 6
     return table.drop(columns="seconds")
 
@@ -152,7 +152,7 @@ def test_a_sweep_on_a_cluster_gives_what_one_process_gives_and_loads_the_model_o
     on_cluster()
     log = tmp_path / "log"
     for name in ("first", "second"):  # the second finds the model loaded
-        table = sweep(SETTINGS, fitting(llama, log), Store(tmp_path / name))
+        table = sweep(SETTINGS, fitting(log), Store(tmp_path / name), model=llama)
         pd.testing.assert_frame_equal(table.drop(columns="seconds"), serial)
     ran_in = {line.split()[-1] for line in lines(log)}
     assert len(ran_in) == 2 and str(os.getpid()) not in ran_in
@@ -166,7 +166,7 @@ def test_a_killed_worker_loses_nothing_but_what_it_has_not_handed_over(
     log, store, tables = tmp_path / "log", tmp_path / "store", []
 
     def work():
-        tables.append(sweep(SETTINGS, fitting(llama, log, 0.3), Store(store)))
+        tables.append(sweep(SETTINGS, fitting(log, 0.3), Store(store), model=llama))
 
     thread = Thread(target=work)
     thread.start()
@@ -192,14 +192,15 @@ def test_a_path_search_on_a_cluster_gives_what_one_process_gives(on_cluster, lla
     monkeypatch.setattr("helpers.observable_propagation.search.GROUP", 3)  # something to share
     generator = torch.Generator().manual_seed(0)
     m = torch.randn(2, llama.cfg.d_model, dtype=torch.float64, generator=generator)
+    W_U = llama.W_U.clone()
 
-    def score(model, features, layer, path):
-        read = features @ model.W_U  # [observable head d_vocab]
+    def score(features, layer, path):
+        read = features @ W_U  # [observable head d_vocab]
         return read[0].norm(dim=-1) * (1 + layer) - read[1].norm(dim=-1)
 
-    here = search_paths(llama, m, partial(score, llama), max_length=2, keep=5)
+    here = search_paths(llama, m, score, max_length=2, keep=5)
     on_cluster()
-    there = search_paths(llama, m, partial(score, llama), max_length=2, keep=5)
+    there = search_paths(llama, m, score, max_length=2, keep=5)
     assert there.n_searched == here.n_searched > 5
     for length, paths in here.found.items():
         for a, b in zip(paths, there.found[length], strict=True):
@@ -211,8 +212,8 @@ def test_a_model_of_one_s_own_is_refused_before_a_setting_is_computed(
 ):
     on_cluster()
     other, log = random_model(LLAMA, tokenizer, seed=1), tmp_path / "log"
-    with pytest.raises(RuntimeError, match="weights .* are not those .* without BOOK_SCHEDULER"):
-        sweep(SETTINGS, fitting(other, log), Store(tmp_path / "store"))
+    with pytest.raises(RuntimeError, match="is not the one in use.* without BOOK_SCHEDULER only"):
+        sweep(SETTINGS, fitting(log), Store(tmp_path / "store"), model=other)
     assert not lines(log) and not list((tmp_path / "store").glob("*.json"))
 
 
@@ -232,12 +233,13 @@ def test_a_worker_with_several_threads_is_refused(monkeypatch):
             list(parallel_map(lambda: time.sleep(0.5), [(), ()]))
 
 
-def test_what_is_big_or_cannot_be_pickled_is_refused():
+def test_what_is_big_or_cannot_be_pickled_is_refused(on_cluster):
+    on_cluster()
     weight = torch.zeros(LIMIT // 8 + 1, dtype=torch.float64)
-    with pytest.raises(ValueError, match="more than 1.0 MB .* names and seeds"):
-        parallel_map(lambda: weight, [()], n_jobs=2)
+    with pytest.raises(ValueError, match="more than 1.0 MB.* names and seeds"):
+        parallel_map(lambda: weight, [()])
     with pytest.raises(ValueError, match="cannot be sent .* pickle"):
-        parallel_map(partial(print, Lock()), [()], n_jobs=2)
+        parallel_map(partial(print, Lock()), [()])
 
 
 def test_a_scheduler_needs_no_torch_to_pass_calls_on():

@@ -8,7 +8,7 @@ import helpers.models.load
 from tests.conftest import random_model, tiny_tokenizer
 
 
-def load(name, device, dtype):
+def load(name="smollm2", device="cpu", dtype=None):
     with open(os.environ["LOADS"], "a") as file:
         file.write(f"{os.getpid()} {name}\n")
     architecture = {"smollm2": "HuggingFaceTB/SmolLM2-135M-Instruct"}.get(name, name)
