@@ -69,8 +69,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def site(request: pytest.FixtureRequest) -> Path:
-    """The folder with the built pages in the profile smoke; BOOK_SITE names another site."""
-    if given := os.environ.get("BOOK_SITE"):
+    """The folder with the built pages in the profile smoke; TEST_SITE names another site."""
+    if given := os.environ.get("TEST_SITE"):
         return Path(given).resolve()
     wait_for([item for item in request.session.items if hasattr(item, "nbmake")])
     SESSION.mkdir(parents=True, exist_ok=True)

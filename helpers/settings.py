@@ -1,27 +1,4 @@
-"""What every chapter runs on: one frozen object, read from the environment in one place.
-
-=============== ============================== ==================================================
-variable        values                         meaning
-=============== ============================== ==================================================
-BOOK_MODEL      smollm2 (default), gpt2,       the language model of every chapter; any other
-                gpt2-xl, pythia-1.4b,          name that TransformerLens knows is downloaded from
-                gpt-neo-1.3b, ...              the model hub
-BOOK_DEVICE     auto (default), cpu, mps,      the device of models and tensors; auto is CUDA if
-                cuda, cuda:1, ...              available, else the CPU
-BOOK_PROFILE    smoke, default, paper          size of a run: seconds for tests, minutes on two
-                                               cores, or the papers' sizes for a GPU
-BOOK_SEED       0 (default), 100, ...          first seed of every chapter: prompts, initial
-                                               parameters, controls and resampling depend on it
-BOOK_CACHE      a folder                       where the embedded model is kept
-BOOK_PROGRESS   auto (default), off            progress bars in terminals and notebooks; the build
-                                               of the published pages turns them off
-BOOK_SCHEDULER  ``tcp://host:8786``, ...,      the Dask scheduler whose workers run sweeps and
-                ``local:2``, ...               searches; local:N starts N workers on this machine.
-                                               Unset (default): everything in one process
-BOOK_JOBS       0 (default), 1, 2, ...         chapters that ``make book`` executes at a time; 0 is
-                                               one a core, and one alone on a GPU
-=============== ============================== ==================================================
-"""
+"""What every chapter runs on: one frozen object, read from the environment in one place."""
 
 from __future__ import annotations
 
@@ -30,6 +7,7 @@ import re
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TypeVar
 
@@ -46,16 +24,39 @@ MODEL_NAMES = {
     "pythia-1.4b": "EleutherAI/pythia-1.4b",
     "gpt-neo-1.3b": "EleutherAI/gpt-neo-1.3B",
 }
+# What values look like, and the same in words.
+ALLOWED = {
+    "profile": ("|".join(PROFILES), f"one of {', '.join(PROFILES)}"),
+    "device": (r"auto|cpu|mps|cuda(:\d+)?", "auto, cpu, mps, cuda or cuda:N"),
+    "progress": ("auto|off", "auto or off"),
+    "seed": ("[0-9]{1,9}", "a whole number of at most nine digits"),
+    "jobs": ("[0-9]{1,3}", "a whole number of at most three digits"),
+    "scheduler": (
+        r"|(tcp|tls)://\S+:\d+|local:[1-9]\d*",
+        "tcp://host:port or tls://host:port, as the scheduler prints it, or local:N",
+    ),
+}
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Model, device, profile and seed of a run, checked on construction.
+    """Model, device, profile and seed of a run. BOOK_MODEL sets ``model``, and so on.
+
+    Attributes:
+        model: a short name of ``MODEL_NAMES``, or one that TransformerLens knows.
+        device: ``auto`` is CUDA if there is one, else the CPU.
+        profile: size of a run: seconds (smoke), minutes on two cores, or the papers' sizes.
+        seed: the first one; prompts, initial parameters, controls and resampling depend on it.
+        cache: folder of the embedded model and of sweeps.
+        progress: ``off`` for no progress bars.
+        scheduler: the Dask scheduler whose workers run sweeps and searches; ``local:N`` starts N
+            workers on this machine. Empty: everything in one process.
+        jobs: chapters that ``make book`` executes at a time; 0 is one a core, and one on a GPU.
 
     Raises:
-        ValueError: a value that is not one of those in the table above.
+        ValueError: a value that is not allowed.
     """
 
     model: str = "smollm2"
@@ -68,40 +69,28 @@ class Settings:
     jobs: int = 0
 
     def __post_init__(self) -> None:
-        if self.profile not in PROFILES:
-            raise ValueError(
-                f"BOOK_PROFILE={self.profile!r} is unknown; use one of {', '.join(PROFILES)}."
-            )
-        # What every generator takes, with room for the seeds that a chapter counts up from here.
-        if not 0 <= self.seed < 2**31:
-            raise ValueError(f"BOOK_SEED={self.seed} must be a whole number from 0 to {2**31 - 1}.")
-        if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", self.device):
-            raise ValueError(
-                f"BOOK_DEVICE={self.device!r} is unknown; use auto, cpu, mps, cuda or cuda:N."
-            )
-        if self.progress not in ("auto", "off"):
-            raise ValueError(f"BOOK_PROGRESS={self.progress!r} is unknown; use auto or off.")
-        if not re.fullmatch(r"|(tcp|tls)://\S+:\d+|local:[1-9]\d*", self.scheduler):
-            raise ValueError(
-                f"BOOK_SCHEDULER={self.scheduler!r} is no address; use tcp://host:port or "
-                "tls://host:port, as the scheduler prints it, or local:N for N local processes."
-            )
-        if not 0 <= self.jobs <= 1024:
-            raise ValueError(f"BOOK_JOBS={self.jobs} must be a whole number from 0 to 1024.")
+        for name, (pattern, words) in ALLOWED.items():
+            value = getattr(self, name)
+            if not re.fullmatch(pattern, str(value)):
+                raise ValueError(f"BOOK_{name.upper()}={value} is not allowed; use {words}.")
         hub_name(self.model)
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:
-        """The settings in the BOOK_* variables; an empty variable counts as unset."""
-        given = {field.name: environment.get(f"BOOK_{field.name.upper()}") for field in fields(cls)}
-        chosen = {name: value for name, value in given.items() if value}
+        """The settings in the BOOK_* variables; an empty variable counts as unset.
+
+        Raises:
+            ValueError: a value that is not allowed, or a BOOK_* variable that does not exist.
+        """
+        known = {f"BOOK_{field.name.upper()}": field.name for field in fields(cls)}
+        for variable in sorted(environment):
+            if variable.startswith("BOOK_") and variable not in known:
+                near = get_close_matches(variable, known, n=1) or sorted(known)
+                raise ValueError(f"there is no variable {variable}; use {', '.join(near)}.")
+        chosen = {known[name]: environment[name] for name in known if environment.get(name)}
         for name in ("seed", "jobs"):
-            text = chosen.get(name, "0")
-            if not text.isdecimal():
-                raise ValueError(
-                    f"BOOK_{name.upper()}={text!r} must be a whole number of at least 0."
-                )
-            chosen[name] = int(text)
+            if re.fullmatch(ALLOWED[name][0], chosen.get(name, "")):
+                chosen[name] = int(chosen[name])
         if "cache" in chosen:
             chosen["cache"] = Path(chosen["cache"]).expanduser().resolve()
         return cls(**chosen)

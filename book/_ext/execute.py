@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[2]
 KERNEL = "python3"  # the one of this environment, whatever name an editor saved in a notebook
 # From <linux/prctl.h>: have the kernel send a signal when the parent dies, however it dies.
 PR_SET_PDEATHSIG = 1
-PARENT = "BOOK_PARENT"  # the id of the process that starts others; 1 in some containers
+PARENT = "STEERING_BOOK_PARENT"  # the id of the process that starts others; 1 in some containers
 
 
 @dataclass(frozen=True)

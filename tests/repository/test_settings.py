@@ -50,6 +50,16 @@ def test_unknown_values_are_refused_by_name(variable, values):
             Settings.from_environment({variable: value})
 
 
+@pytest.mark.parametrize(
+    ("variable", "near"),
+    [("BOOK_SEEDS", "BOOK_SEED"), ("BOOK_PROFIL", "BOOK_PROFILE"), ("BOOK_XYZ", "BOOK_CACHE, ")],
+)
+def test_unknown_variables_are_refused_with_the_nearest_known_one(variable, near):
+    with pytest.raises(ValueError, match=f"no variable {variable}; use {near}"):
+        Settings.from_environment({variable: "5"})
+    assert Settings.from_environment({"NOTE" + variable: "5"}) == Settings()
+
+
 def test_the_page_on_models_describes_every_variable():
     page = (BOOK / "models.md").read_text(encoding="utf-8")
     for field in fields(Settings):
