@@ -22,7 +22,7 @@ from nbmake.nb_run import NotebookRun
 
 from book._ext import cache
 from book._ext.execute import environment
-from book._ext.timings import longest_first
+from book._ext.timings import last_times, longest_first
 
 OUT = cache.ROOT / "_build" / "smoke"  # apart from the reader's site, whose results stay valid
 # One folder a test session; the workers of a session have one id.
@@ -57,7 +57,7 @@ nbmake.pytest_items.NotebookRun = KeptRun
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Notebooks first, the longest at the head; tests of one page of the site to one worker."""
     notebooks = {Path(item.filename): item for item in items if hasattr(item, "nbmake")}
-    ordered = longest_first(notebooks, OUT / "_build" / "timings.csv")
+    ordered = longest_first(notebooks, last_times(OUT / "_build" / "timings.csv"))
     others = [item for item in items if item not in notebooks.values()]
     items[:] = [notebooks[path] for path in ordered] + others
     for item in others:

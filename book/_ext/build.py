@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import subprocess
@@ -14,15 +15,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 from filelock import FileLock, Timeout
 from jupyter_cache import get_cache
 from jupyter_cache.base import JupyterCacheAbstract
 
 from book._ext.cache import device_name, executions, keep, notebooks, record_of, stale
 from book._ext.execute import ROOT, Outcome, environment, execute_all
-from book._ext.timings import longest_first, write_timings
+from book._ext.timings import last_times, longest_first, write_timings
+from helpers.runs.code import files_digest
 from helpers.settings import SETTINGS
 
+MEMORY = 4e9  # bytes that a chapter may need
 SPHINX = (
     "from book._ext.execute import die_with_parent; die_with_parent(); "
     "from jupyter_book.cli.main import main; main()"
@@ -36,12 +40,23 @@ def cell_seconds(results: JupyterCacheAbstract) -> dict[str, list[float | None]]
 
 
 def n_jobs() -> int:
-    """Chapters at a time: BOOK_JOBS, else one a core, and one alone on a GPU."""
+    """Chapters at a time: BOOK_JOBS, else one a core that has memory, and one alone on a GPU."""
     if SETTINGS.jobs:
         return SETTINGS.jobs
     if device_name() != "cpu":
         return 1
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    affinity = getattr(os, "sched_getaffinity", None)
+    n_cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    return max(1, min(n_cores, int(free_memory() // MEMORY)))
+
+
+def free_memory() -> float:
+    """Bytes that this machine, or the container that the build runs in, has left."""
+    left = psutil.virtual_memory().available
+    limit, used = (Path("/sys/fs/cgroup", f"memory.{name}") for name in ("max", "current"))
+    if limit.is_file() and used.is_file() and (bound := limit.read_text().strip()) != "max":
+        left = min(left, int(bound) - int(used.read_text()))
+    return left
 
 
 def run_jupyter_book(out: Path, *options: str) -> int:
@@ -56,7 +71,8 @@ def execute_stale(
 ) -> list[Outcome]:
     """Execute chapters in parallel and store each as soon as it is done; those that failed."""
     jobs = min(n_jobs(), len(keys)) or 1
-    ordered = longest_first(keys, folder / "timings.csv")
+    times = last_times(folder / "timings.csv")
+    ordered = longest_first(keys, times)
     if device_name() == "cpu":
         # Sums depend on the number of threads: a chapter alone gives the digits of a whole build.
         os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -67,7 +83,7 @@ def execute_stale(
         if outcome.notebook is not None:
             keep(results, outcome.path, outcome.notebook, outcome.seconds, keys[outcome.path])
 
-    outcomes = execute_all(ordered, jobs, done)
+    outcomes = execute_all(ordered, jobs, done, times)
     failed = [outcome for outcome in outcomes if outcome.error]
     for outcome in failed:
         print(f"\n{outcome.path.stem} FAILED in {outcome.error}", file=sys.stderr)
@@ -103,22 +119,42 @@ def build(out: Path = ROOT, chapter: str = "") -> int:
         if failed:
             print("\nThe site was not built: see the errors above.", file=sys.stderr)
             return 1
-        # Sphinx does not see that a page's outputs have changed, or those of another page that it
-        # shows; they may have been executed by the tests, or for one chapter alone.
-        drawn = folder / "drawn"
-        if not drawn.is_file() or drawn.read_text(encoding="utf-8") != executions(results):
-            shutil.rmtree(folder / ".doctrees", ignore_errors=True)
-        # Sphinx warns only when it reads a page: without its memory the next build warns too.
-        drawn.unlink(missing_ok=True)
-        status = run_jupyter_book(out, "-W", "--keep-going")
-        if not status:
-            drawn.write_text(executions(results), encoding="utf-8")
+        status = draw(results, out)
         report(results, {path.stem for path in waiting})
     if status:
         print("\nThe build FAILED: see the messages above.", file=sys.stderr)
     else:
         print(f"\nThe book is ready: {folder / 'html' / 'index.html'}")
     return status
+
+
+def draw(results: JupyterCacheAbstract, out: Path) -> int:
+    """Have jupyter-book draw the pages, unless nothing has changed since; the exit status."""
+    folder = out / "_build"
+    now, drawn = [executions(results), sources_digest()], folder / "drawn.json"
+    before = json.loads(drawn.read_text(encoding="utf-8")) if drawn.is_file() else ["", ""]
+    if before == now and (folder / "html" / "index.html").is_file():
+        return 0
+    # Sphinx does not see that a page's outputs have changed, or those of another page that it
+    # shows; they may have been executed by the tests, or for one chapter alone.
+    if before[0] != now[0]:
+        shutil.rmtree(folder / ".doctrees", ignore_errors=True)
+    # Sphinx warns only when it reads a page: without its memory the next build warns too.
+    drawn.unlink(missing_ok=True)
+    status = run_jupyter_book(out, "-W", "--keep-going")
+    if not status:
+        drawn.write_text(json.dumps(now), encoding="utf-8")
+    return status
+
+
+def sources_digest(root: Path = ROOT) -> str:
+    """A digest of all files that pages are made from, the reference's modules among them."""
+    files = [root / "_config.yml", root / "constraints.txt"]
+    for folder in ("book", "helpers", "assignments"):
+        for path in (root / folder).rglob("*"):
+            if path.is_file() and not {"__pycache__", ".ipynb_checkpoints"} & set(path.parts):
+                files.append(path)
+    return files_digest(files, root)
 
 
 def build_chapter(

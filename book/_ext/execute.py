@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -77,7 +77,10 @@ def die_with_parent() -> None:
 
 
 def execute_all(
-    paths: Sequence[Path], n_jobs: int, on_outcome: Callable[[Outcome], None]
+    paths: Sequence[Path],
+    n_jobs: int,
+    on_outcome: Callable[[Outcome], None],
+    times: Mapping[str, float] | None = None,
 ) -> list[Outcome]:
     """Execute notebooks, ``n_jobs`` at a time in the order given; a failure does not stop the rest.
 
@@ -85,8 +88,9 @@ def execute_all(
         paths: notebooks, the longest first.
         n_jobs: processes at a time.
         on_outcome: called as soon as a notebook is done, one call at a time.
+        times: seconds that notebooks took before, by name, to tell the time left.
     """
-    show = Board([path.stem for path in paths])
+    show = Board([path.stem for path in paths], n_jobs, times or {})
     outcomes = []
     with _started() as processes, ThreadPoolExecutor(n_jobs) as pool:
         try:
@@ -164,29 +168,44 @@ def _message(line: str) -> dict | None:
 class Board:
     """What is waiting, running and done: a line a notebook on a terminal, else a line an event."""
 
-    def __init__(self, names: Sequence[str]) -> None:
+    def __init__(self, names: Sequence[str], n_jobs: int, times: Mapping[str, float]) -> None:
         self.states = dict.fromkeys(names, "waiting")
+        self.n_jobs, self.times = n_jobs, times
+        self.started: dict[str, float] = {}
+        self.done: set[str] = set()
         self.live = sys.stdout.isatty()
         self.drawn = 0
         self.start = time.perf_counter()
 
     def update(self, name: str, state: str, seconds: float | None = None) -> None:
         """Note the state of a notebook and show it; cells are shown on a terminal only."""
-        ended = seconds is not None
-        first = self.states[name] == "waiting"
+        ended, first = seconds is not None, name not in self.started
+        self.started.setdefault(name, time.perf_counter())
         self.states[name] = f"{state} in {seconds:.0f} s" if ended else state
+        if ended:
+            self.done.add(name)
         if self.live:
             self._draw()
         elif ended or first:
             print(f"{name}: {self.states[name] if ended else 'started'}", flush=True)
 
+    def time_left(self) -> float | None:
+        """Seconds until all are done, by their last times; None if one of them has none."""
+        now, left = time.perf_counter(), [0.0]
+        for name in self.states.keys() - self.done:
+            if name not in self.times:
+                return None
+            left.append(max(0.0, self.times[name] - (now - self.started.get(name, now))))
+        return max(max(left), sum(left) / self.n_jobs)
+
     def _draw(self) -> None:
-        n_done = sum(" in " in state for state in self.states.values())
         lines = [f"{name:16} {state}" for name, state in self.states.items()]
-        lines.append(f"{n_done} of {len(lines)}, {time.perf_counter() - self.start:.0f} s so far")
+        last = f"{len(self.done)} of {len(lines)}, {time.perf_counter() - self.start:.0f} s so far"
+        if left := self.time_left():
+            last += f", about {left:.0f} s left"
         up = f"\x1b[{self.drawn}A" if self.drawn else ""
-        print(up + "".join(f"\x1b[2K{line}\n" for line in lines), end="", flush=True)
-        self.drawn = len(lines)
+        print(up + "".join(f"\x1b[2K{line}\n" for line in [*lines, last]), end="", flush=True)
+        self.drawn = len(lines) + 1
 
 
 def main(path: Path, out: Path) -> int:

@@ -36,17 +36,19 @@ def write_timings(cells: Mapping[str, Sequence[float | None]], file: Path) -> No
                     table.writerow([name, number, f"{seconds:.3f}"])
 
 
-def longest_first(paths: Iterable[Path], timings: Path, recorded: Path = RECORDED) -> list[Path]:
+def longest_first(paths: Iterable[Path], times: Mapping[str, float]) -> list[Path]:
     """Notebooks in the order to start them: by their last times, those without any first."""
-    totals = _totals(recorded, "variant") | _totals(timings, "chapter")
-    return sorted(paths, key=lambda path: -totals.get(path.stem, float("inf")))
+    return sorted(paths, key=lambda path: -times.get(path.stem, float("inf")))
 
 
-def _totals(file: Path, name: str) -> dict[str, float]:
-    """Seconds of each chapter in a table of timings or of benchmarks."""
+def last_times(timings: Path, recorded: Path = RECORDED) -> dict[str, float]:
+    """Seconds of each chapter when it last ran here, or else when benchmarks were recorded."""
     totals: dict[str, float] = {}
-    if file.is_file():
-        for row in csv.DictReader(file.read_text(encoding="utf-8").splitlines()):
+    for file, name in ((recorded, "variant"), (timings, "chapter")):
+        lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+        found: dict[str, float] = {}
+        for row in csv.DictReader(lines):
             if row.get("case", "chapters") == "chapters":
-                totals[row[name]] = totals.get(row[name], 0.0) + float(row["seconds"])
+                found[row[name]] = found.get(row[name], 0.0) + float(row["seconds"])
+        totals |= found
     return totals

@@ -10,8 +10,8 @@ from jupyter_cache import get_cache
 from jupyter_cache.base import CacheBundleIn
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from book._ext import cache
-from book._ext.timings import longest_first
+from book._ext import build, cache
+from book._ext.timings import last_times, longest_first
 from helpers.settings import Settings
 
 pytestmark = pytest.mark.unit
@@ -220,11 +220,61 @@ def test_the_longest_notebook_starts_first_and_an_unknown_one_before_it(tmp_path
     paths = [Path("a.ipynb"), Path("b.ipynb"), Path("c.ipynb")]
 
     def order() -> str:
-        return "".join(path.stem for path in longest_first(paths, last, recorded))
+        return "".join(path.stem for path in longest_first(paths, last_times(last, recorded)))
 
     assert order() == "cab"
     last.write_text("chapter,cell,seconds\na,1,1\nb,1,1\nb,2,2\n")
     assert order() == "cba"
+
+
+@pytest.mark.parametrize(("free", "jobs"), [(1e9, 1), (9e9, 2), (99e9, 4)])
+def test_chapters_side_by_side_are_limited_by_cores_and_memory(monkeypatch, free, jobs) -> None:
+    monkeypatch.setattr(build, "SETTINGS", Settings(device="cpu"))
+    monkeypatch.setattr(build, "device_name", lambda: "cpu")
+    monkeypatch.setattr(build, "free_memory", lambda: free)
+    monkeypatch.setattr(build.os, "sched_getaffinity", lambda process: set(range(4)))
+    assert build.n_jobs() == jobs
+    monkeypatch.setattr(build, "SETTINGS", Settings(jobs=7))
+    assert build.n_jobs() == 7
+    monkeypatch.undo()
+    assert 1e6 < build.free_memory() < 1e15
+
+
+def test_pages_are_drawn_only_if_something_has_changed(built, root: Path, monkeypatch) -> None:
+    calls = []
+
+    def jupyter_book(out: Path, *options: str) -> int:
+        calls.append((out / "_build/.doctrees").exists())
+        (out / "_build/.doctrees").mkdir(exist_ok=True)
+        (out / "_build/html").mkdir(exist_ok=True)
+        (out / "_build/html/index.html").touch()
+        return int("broken" in (root / "book/_toc.yml").read_text())
+
+    def drawn() -> tuple[int, list[bool]]:
+        """The exit status, and whether pages were drawn with what Sphinx knew before."""
+        calls.clear()
+        return build.draw(built, root / "out"), list(calls)
+
+    digest = build.sources_digest
+    monkeypatch.setattr(build, "run_jupyter_book", jupyter_book)
+    monkeypatch.setattr(build, "sources_digest", lambda: digest(root))
+    monkeypatch.setattr(build, "executions", lambda results: cache_state[0])
+    (root / "out/_build").mkdir(parents=True)
+    (root / "_config.yml").touch()
+    cache_state = ["first"]
+    assert drawn() == (0, [False])
+    assert drawn() == (0, [])
+    for name in ("book/page.md", "_config.yml", "helpers/near.py", "book/_assets/css/book.css"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text("changed")
+        assert drawn() == (0, [True]) and drawn() == (0, []), name
+    cache_state[0] = "second"  # a chapter was executed
+    assert drawn() == (0, [False])
+    (root / "out/_build/html/index.html").unlink()
+    assert drawn() == (0, [True])
+    # After a failure everything is drawn again, so that it fails again.
+    (root / "book/_toc.yml").write_text("broken")
+    assert drawn() == (1, [True]) and drawn() == (1, [False])
 
 
 def test_a_device_that_is_not_there_is_refused(monkeypatch) -> None:

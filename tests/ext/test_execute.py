@@ -72,6 +72,26 @@ def test_when_the_head_is_ended_no_kernel_is_left(tmp_path: Path, how: signal.Si
         time.sleep(0.2)
 
 
+def test_the_time_left_comes_from_earlier_times_or_is_not_told(monkeypatch, capsys) -> None:
+    now = [0.0]
+    monkeypatch.setattr(execute.time, "perf_counter", lambda: now[0])
+    board = execute.Board(["a", "b", "c"], 2, {"a": 60.0, "b": 20.0, "c": 10.0})
+    board.live = True
+    assert board.time_left() == 60
+    board.update("a", "cell 1 of 9")
+    board.update("b", "cell 1 of 9")
+    now[0] = 15.0
+    assert board.time_left() == 45
+    board.update("b", "done", 15.0)
+    assert "1 of 3, 15 s so far, about 45 s left" in capsys.readouterr().out
+    now[0] = 100.0
+    assert board.time_left() == 10, "a is late and c has not begun"
+    unknown = execute.Board(["a", "new"], 2, {"a": 60.0})
+    assert unknown.time_left() is None
+    unknown.update("new", "done", 1.0)
+    assert unknown.time_left() == 60
+
+
 def test_a_line_that_only_looks_like_a_message_is_none() -> None:
     assert execute._message('{"other": 1}') is None and execute._message("12") is None
     assert execute._message(json.dumps({"cell": 1, "of": 2})) == {"cell": 1, "of": 2}
