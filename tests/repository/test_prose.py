@@ -62,7 +62,11 @@ VERDICT = re.compile(
 
 
 def typed_verdicts(text: str) -> list[str]:
-    """The sentences of a Markdown text that give a claim a verdict."""
+    """The sentences of a Markdown text that give a claim a verdict.
+
+    Those of ``in-short`` may: the build shows them only where the run confirms the verdict.
+    """
+    text = re.sub(r":::\{in-short\}.*?:::", " ", text, flags=re.DOTALL)
     sentences = re.split(r"(?<=[.:;?!])\s+|\n\s*\n", text)
     return [
         sentence

@@ -1,0 +1,130 @@
+"""What a chapter found, at its head, and how long it takes; a Sphinx extension.
+
+Each sentence of the directive ``in-short`` supposes a verdict, as in ``- AS-1 holds: …``. On a page
+whose run came to another one, or whose profile is ``smoke``, the sentence is replaced by that
+verdict. The role ``minutes`` gives the reading time of pages.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from docutils import nodes
+from jupyter_cache import get_cache
+from nbformat import NotebookNode
+from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
+from sphinx.util.docutils import SphinxDirective, SphinxRole
+
+from book._ext.cache import record_of
+from book._ext.scorecard import claims_in
+from helpers.results.claims import INVENTORY, VERDICTS
+from helpers.settings import SETTINGS
+
+WORDS_A_MINUTE = 200  # of plain prose, which has no formulae
+LINES_A_MINUTE = 15  # of code
+ITEM = re.compile(rf"- (?P<id>[A-Z]+-\d+) (?P<verdict>{'|'.join(VERDICTS)}): (?P<text>.+)", re.S)
+
+
+class short_list(nodes.bullet_list):
+    """The sentences of a chapter."""
+
+
+class reading_time(nodes.Inline, nodes.TextElement):
+    """Placeholder for the minutes that some pages take to read."""
+
+
+class InShort(SphinxDirective):
+    has_content = True
+
+    def run(self) -> list[nodes.Node]:
+        box, found = nodes.container(classes=["in-short"]), short_list()
+        box += nodes.paragraph("", "", nodes.strong("", "In short"))
+        for item in re.split(r"\n(?=- )", "\n".join(self.content)):
+            match = ITEM.fullmatch(item.strip())
+            if match is None or match["id"] not in INVENTORY:
+                raise self.error(f"“{item}” is not of the form “- AS-1 holds: sentence”.")
+            entry = nodes.list_item("", id=match["id"], supposed=match["verdict"])
+            paragraph = nodes.paragraph()
+            inlines, messages = self.parse_inline(" ".join(match["text"].split()))
+            paragraph += [*inlines, *messages]
+            entry += paragraph
+            found += entry
+        box += [found, nodes.paragraph("", "", reading_time(pages=[self.env.docname], run=True))]
+        return [box]
+
+
+class Minutes(SphinxRole):
+    def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
+        pages = [page.strip() for page in self.text.split(",")]
+        return [reading_time(pages=pages, run=False)], []
+
+
+def minutes_to_read(doctree: nodes.document) -> int:
+    """Reading time of a page, code included; outputs are taken in at a glance."""
+    words, lines = 0, 0
+    for node in doctree.findall(nodes.TextElement):
+        if isinstance(node, nodes.literal_block):
+            lines += len(node.astext().splitlines())
+        elif isinstance(node, (nodes.paragraph, nodes.title, nodes.caption)):
+            words += len(node.astext().split())
+    return max(1, round(words / WORDS_A_MINUTE + lines / LINES_A_MINUTE))
+
+
+def seconds_to_run(notebook: NotebookNode) -> float | None:
+    """From the chapter's colophon (:func:`helpers.results.glue.colophon`)."""
+    for cell in reversed(notebook.cells):
+        for output in cell.get("outputs", []):
+            for metadata in output.get("metadata", {}).values():
+                if isinstance(metadata, dict) and "seconds" in metadata.get("run", {}):
+                    return metadata["run"]["seconds"]
+    return None
+
+
+def executed(app: Sphinx, page: str) -> NotebookNode | None:
+    """The executed notebook of a page, from jupyter-book's cache."""
+    folder = app.config.nb_execution_cache_path or Path(app.outdir).parent / ".jupyter_cache"
+    cache, path = get_cache(folder), Path(app.srcdir, f"{page}.ipynb")
+    record = record_of(cache, path) if path.is_file() else None
+    return cache.get_cache_bundle(record.pk).nb if record else None
+
+
+def fill_in(app: Sphinx, doctree: nodes.document, docname: str) -> None:
+    """Keep each sentence whose verdict this run confirms, and put the times in."""
+    lists = list(doctree.findall(short_list))
+    notebook = executed(app, docname) if lists else None
+    verdicts = {claim.id: claim.verdict for claim in claims_in(notebook)} if notebook else {}
+    for found in lists:
+        for entry in found.children:
+            verdict = verdicts.get(entry["id"], "no verdict")
+            (paragraph,) = entry.children
+            if verdict != entry["supposed"] or SETTINGS.profile == "smoke":
+                words = INVENTORY[entry["id"]]["statement"]
+                paragraph.children = [nodes.Text(f"The claim: {words}")]
+            link = nodes.reference("", entry["id"], refuri=f"#{entry['id'].lower()}")
+            chip = nodes.inline("", verdict, classes=["verdict", verdict.replace(" ", "-")])
+            paragraph.insert(0, [link, nodes.Text(" "), chip, nodes.Text(" ")])
+    for node in list(doctree.findall(reading_time)):
+        node.replace_self(nodes.Text(times(app.env, node["pages"], notebook, node["run"])))
+
+
+def times(env: BuildEnvironment, pages: list[str], notebook: NotebookNode | None, run: bool) -> str:
+    """Such as “14 minutes”, or for a chapter with the time that it ran."""
+    n = sum(minutes_to_read(env.get_doctree(page)) for page in pages)
+    text = f"{n} minute{'s' if n > 1 else ''}"
+    if not run:
+        return text
+    seconds = seconds_to_run(notebook) if notebook else None
+    ran = f", {seconds:.0f} seconds to run" if seconds is not None else ""
+    return f"About {text} to read, code included{ran}."
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    for node in (short_list, reading_time):
+        app.add_node(node)
+    app.add_directive("in-short", InShort)
+    app.add_role("minutes", Minutes())
+    app.connect("doctree-resolved", fill_in)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

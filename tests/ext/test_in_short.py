@@ -1,0 +1,93 @@
+"""A chapter's sentences stand only where its run came to the verdict that they suppose."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from bs4 import BeautifulSoup, Tag
+from nbformat.v4 import new_code_cell, new_notebook, new_output
+from sphinx.application import Sphinx
+from sphinx.errors import SphinxError
+from sphinx.util.docutils import docutils_namespace
+
+from book._ext import in_short
+from helpers.results.claims import MIME, claim, closing_table
+
+pytestmark = pytest.mark.unit
+
+PAGE = (
+    """# A chapter
+
+:::{in-short}
+- AS-1 holds: Scalars swap
+  the answers.
+- AS-2 holds: The map is *sparse*.
+:::
+
+## Words
+
+"""
+    + "word " * 390
+)
+
+
+def built(tmp_path: Path, page: str, monkeypatch, profile: str = "default") -> Tag:
+    """The page, in a run where AS-1 holds and AS-2 does not."""
+    measured = {"ours": "–", "n": 1, "unit": "draws", "criterion": "–"}
+    claims = [
+        claim("AS-1", verdict="holds", **measured),
+        claim("AS-2", verdict="does not hold", **measured),
+    ]
+    outputs = [
+        new_output("display_data", closing_table(claims)._repr_mimebundle_()),
+        new_output(
+            "display_data", {"text/html": ""}, metadata={"text/html": {"run": {"seconds": 42.4}}}
+        ),
+    ]
+    notebook = new_notebook(cells=[new_code_cell(outputs=outputs)])
+    assert MIME in outputs[0]["data"]
+    monkeypatch.setattr(in_short, "executed", lambda app, page: notebook)
+    monkeypatch.setattr(in_short, "SETTINGS", replace(in_short.SETTINGS, profile=profile))
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "index.md").write_text(page, encoding="utf-8")
+    extensions = ["myst_parser", "book._ext.in_short"]
+    settings = {"extensions": extensions, "myst_enable_extensions": ["colon_fence"]}
+    where = [source, None, tmp_path / "out", tmp_path / "trees"]
+    with docutils_namespace():
+        Sphinx(*where, "html", confoverrides=settings, status=None, warningiserror=True).build()
+    text = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+    return BeautifulSoup(text, "html.parser")
+
+
+def test_a_sentence_stands_where_its_verdict_does_and_gives_way_where_not(tmp_path, monkeypatch):
+    box = built(tmp_path, PAGE, monkeypatch).select_one(".in-short")
+    first, second = box.select("li")
+    assert first.get_text().split() == "AS-1 holds Scalars swap the answers.".split()
+    assert "The map is" not in second.get_text() and "does not hold" in second.get_text()
+    assert [chip["class"] for chip in box.select(".verdict")] == [
+        ["verdict", "holds"],
+        ["verdict", "does-not-hold"],
+    ]
+    assert [link["href"] for link in box.select("a")] == ["#as-1", "#as-2"]
+    assert "About 2 minutes to read, code included, 42 seconds to run." in box.get_text()
+
+
+def test_a_test_run_has_no_findings(tmp_path, monkeypatch):
+    box = built(tmp_path, PAGE, monkeypatch, profile="smoke").select_one(".in-short")
+    assert "Scalars swap the answers" not in box.get_text()
+
+
+def test_other_pages_can_state_how_long_a_page_takes(tmp_path, monkeypatch):
+    page = PAGE + "\n\nTime: {minutes}`index`"
+    assert "Time: 2 minutes" in built(tmp_path, page, monkeypatch).get_text()
+
+
+@pytest.mark.parametrize("item", ["- AS-1: no verdict", "- AS-99 holds: unknown", "no list"])
+def test_a_sentence_without_a_known_claim_and_verdict_fails_the_build(tmp_path, monkeypatch, item):
+    page = PAGE.replace("- AS-2 holds: The map is *sparse*.", item)
+    page = page.replace("- AS-1 holds: Scalars swap\n  the answers.\n", "")
+    with pytest.raises(SphinxError, match="not of the form"):
+        built(tmp_path, page, monkeypatch)
