@@ -13,11 +13,15 @@ from tqdm.auto import tqdm
 from transformer_lens.model_bridge import TransformerBridge
 
 from helpers.activation_scaling.interventions import Intervention
-from helpers.activation_scaling.objective import Objective, weighted_terms
-from helpers.activation_scaling.together import logits_together
+from helpers.activation_scaling.objective import (
+    Objective,
+    base_logits,
+    minimality,
+    weighted_terms,
+)
+from helpers.activation_scaling.together import logits_together, rows_of
 from helpers.models.prefix import Runs
-from helpers.models.run import last_logits
-from helpers.prompts.prompts import Prompts, join
+from helpers.prompts.prompts import Prompts
 from helpers.settings import show_progress
 
 
@@ -67,7 +71,7 @@ def fit_batch(
     """
     start = time.perf_counter()
     # Parameters, and the prompts of all jobs as one set; `own` are each job's rows of it.
-    prompts, own = _together([job.prompts for job in jobs])
+    prompts, own = rows_of([job.prompts for job in jobs])
     device, n = prompts.tokens.device, own.shape[1]
     size = min(batch_size or n, n)
     interventions = [job.intervention for job in jobs]
@@ -77,9 +81,8 @@ def fit_batch(
     optimizer = _adam(jobs)
     orders = [torch.Generator().manual_seed(job.seed) for job in jobs]
     # What no step changes: the base distribution, and positions in front of the intervention.
-    with torch.no_grad():
-        base = torch.cat([last_logits(model, chunk) for chunk in prompts.tokens.split(size)])
-    runs = Runs.of(model, prompts.tokens, interventions[0].first())
+    base = base_logits(model, prompts.tokens)
+    runs = Runs.of(model, prompts.tokens, min(one.first() for one in interventions))
     histories: list[list[dict[str, float]]] = [[] for _ in jobs]
     failed: dict[int, FloatingPointError] = {}
     bar = {"desc": type(interventions[0]).__name__, "unit": "epoch", "leave": False}
@@ -88,10 +91,11 @@ def fit_batch(
         for columns in order.split(size, dim=1):
             rows = own.gather(1, columns).to(device)
             # Both signs of β in one batch, then one gradient step.
-            plus, minus = logits_together(model, interventions, runs, rows).unbind(1)
-            terms = _terms(jobs, plus, minus, base, prompts, rows)
             optimizer.zero_grad()
-            (-terms["psi"].sum()).backward()
+            with torch.enable_grad():
+                plus, minus = logits_together(model, interventions, runs, rows).unbind(1)
+                terms = _terms(jobs, plus, minus, base, prompts, rows)
+                (-terms["psi"].sum()).backward()
             # All numbers are read at once, since a GPU waits for each reading.
             values = torch.stack([*terms.values(), _finite(jobs, terms["psi"])], -1).tolist()
             for index, (job, (*numbers, finite)) in enumerate(zip(jobs, values)):
@@ -116,14 +120,6 @@ def fit_batch(
     return results
 
 
-def _together(sets: Sequence[Prompts]) -> tuple[Prompts, Int[Tensor, "job prompt"]]:
-    """The prompts of several jobs as one set, and each job's rows of it, on the CPU."""
-    n = len(sets[0])
-    if all(prompts is sets[0] for prompts in sets):
-        return sets[0], torch.arange(n).expand(len(sets), -1)
-    return join(sets), torch.arange(n * len(sets)).view(len(sets), n)
-
-
 def _adam(jobs: Sequence[FitJob]) -> torch.optim.Adam:
     """One Adam for all jobs, which updates all parameters of one learning rate at once."""
     groups: dict[float, list[Tensor]] = {}
@@ -141,24 +137,24 @@ def _terms(
     rows: Int[Tensor, "job prompt"],
 ) -> dict[str, Float[Tensor, " job"]]:
     """The terms of Ψ, for all jobs at once: a GPU waits longer for many small operations."""
-    theta = torch.stack([job.intervention.vec() for job in jobs])
+    m_1 = torch.stack([minimality(job.intervention.vec(), 1) for job in jobs])
     objectives = [job.objective for job in jobs]
     weights = [[one.margin, one.lambda_f, one.lambda_m] for one in objectives]
-    margin, lambda_f, lambda_m = plus.new_tensor(weights).T
+    margin, lambda_f, lambda_m = m_1.new_tensor(weights).T
     same = len({(id(job.prompts), job.seed) for job in jobs}) == 1  # the same prompts in each step
     rows = rows[:1] if same else rows
     answers = prompts.correct[rows], prompts.wrong[rows]
     weights = margin[:, None], lambda_f, lambda_m
-    return weighted_terms(*weights, theta, plus, minus, base[rows], *answers)
+    return weighted_terms(*weights, m_1, plus, minus, base[rows], *answers)
 
 
 def _finite(jobs: Sequence[FitJob], psi: Float[Tensor, " job"]) -> Float[Tensor, " job"]:
     """1 for each job whose objective and gradient are finite, else 0."""
-    gradients = []
+    finite = []
     for job in jobs:
         parts = [theta.grad.flatten() for theta in job.intervention.parameters()]
-        gradients.append(torch.cat(parts))
-    return (psi.isfinite() & torch.stack(gradients).isfinite().all(-1)).to(psi)
+        finite.append(torch.cat(parts).isfinite().all())
+    return (psi.isfinite() & torch.stack(finite)).to(psi)
 
 
 def _not_finite(terms: dict[str, float]) -> FloatingPointError:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from math import ceil
 
 import torch
 from transformer_lens.model_bridge import TransformerBridge
@@ -16,11 +17,12 @@ from transformer_lens.model_bridge import TransformerBridge
 from helpers.activation_scaling.ascent import Fit, FitJob, Result, fit_batch
 from helpers.activation_scaling.interventions import Intervention
 from helpers.activation_scaling.objective import Objective
+from helpers.models.tokens import PAD
 from helpers.prompts.prompts import Prompts
 
 # Positions in a batch on a CPU: enough that reading the weights, once a batch, costs little beside
 # the arithmetic. A step keeps about 1.5 MB a position for the embedded model.
-CPU_POSITIONS = 512
+CPU_POSITIONS = 1024
 # Share of the free GPU memory to fill: fragmentation takes some.
 SPARE = 0.8
 
@@ -95,42 +97,60 @@ def fit_many(
 
     Args:
         model: frozen.
-        jobs: their interventions are of one class and act at the same points, each an object of
-            its own; they have equally many prompts, of equal lengths.
+        jobs: each with an intervention of its own. Those with equally many prompts of equal
+            lengths share batches; neighbours of one class and at the same points are faster.
         epochs, batch_size, on_epoch: as for :func:`fit`, of each job.
         at_once: jobs in a batch; None takes the largest that fits in memory. Halved whenever
             memory runs out.
 
     Raises:
-        ValueError: no jobs, or jobs that cannot share a batch; options that :func:`fit` refuses.
+        ValueError: no jobs, jobs that share an intervention, or options that :func:`fit` refuses.
         RuntimeError: out of memory with a single job.
     """
     _check(model, jobs, epochs, batch_size)
     device = jobs[0].prompts.tokens.device
-    cuda = device.type == "cuda"
-    if cuda:
+    if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    size = min(at_once or largest_batch(model, jobs[0]), len(jobs))
+    by_shape: dict[torch.Size, list[int]] = {}
+    for number, job in enumerate(jobs):
+        by_shape.setdefault(job.prompts.tokens.shape, []).append(number)
+    results: dict[int, Result] = {}
+    sizes = []
+    for numbers in by_shape.values():
+        alike = [jobs[number] for number in numbers]
+        size = at_once or largest_batch(model, alike[0])
+        size = ceil(len(alike) / ceil(len(alike) / size))  # batches of about equal size
+        found, size = _in_batches(model, alike, size, epochs, batch_size, on_epoch)
+        results |= zip(numbers, found)
+        sizes.append(size)
+    peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
+    return Fits([results[number] for number in range(len(jobs))], max(sizes), peak)
+
+
+def _in_batches(
+    model: TransformerBridge, jobs: Sequence[FitJob], size: int, *how
+) -> tuple[list[Result], int]:
+    """Results of the jobs, and the jobs in a batch after any reductions for lack of memory."""
     results: list[Result] = []
     while len(results) < len(jobs):
         group = jobs[len(results) : len(results) + size]
         try:
-            results += fit_batch(model, group, epochs, batch_size, on_epoch)
+            results += fit_batch(model, group, *how)
             continue
         except RuntimeError as error:
             if not out_of_memory(error) or len(group) == 1:
                 raise
             size = len(group) // 2
-        if cuda:  # not in the handler, where the error keeps the failed step's tensors alive
+        if torch.cuda.is_available():  # after the handler, where the error holds the step's tensors
             torch.cuda.empty_cache()
-    return Fits(results, size, torch.cuda.max_memory_allocated(device) if cuda else None)
+    return results, size
 
 
 def largest_batch(model: TransformerBridge, job: FitJob) -> int:
     """How many jobs like this one fit in memory; on a GPU found by running one step of it."""
     device = job.prompts.tokens.device
     if device.type != "cuda":
-        return max(1, CPU_POSITIONS // (2 * job.prompts.tokens.numel()))
+        return max(1, CPU_POSITIONS // (2 * int((job.prompts.tokens != PAD).sum())))
     before = torch.cuda.memory_allocated(device)
     torch.cuda.reset_peak_memory_stats(device)
     fit_batch(model, [deepcopy(job)], epochs=1)
@@ -155,12 +175,8 @@ def _check(
     if not jobs:
         raise ValueError("there are no jobs to fit.")
     interventions = [job.intervention for job in jobs]
-    if len({(type(intervention), intervention.points) for intervention in interventions}) > 1:
-        raise ValueError("jobs in one batch need interventions of one class with the same points.")
     if len(set(map(id, interventions))) < len(jobs):
         raise ValueError("two jobs share an intervention: give each job its own.")
-    if len({job.prompts.tokens.shape for job in jobs}) > 1:
-        raise ValueError("jobs in one batch need equally many prompts, of equal lengths.")
     for job in jobs:
         size = len(job.prompts) if batch_size is None else batch_size
         options = {"learning_rate": job.learning_rate, "epochs": epochs, "batch_size": size}

@@ -132,10 +132,9 @@ def run_batch(
     # Evaluate those that were fitted.
     fitted = [result.intervention for result in done.results if isinstance(result, Fit)]
     controls = [shuffled(intervention, seed) for intervention in fitted]
-    together = {"at_once": done.at_once}
-    train = evaluate_many(model, fitted, data.train, **together)
-    test = evaluate_many(model, fitted, data.test, **together)
-    control = evaluate_many(model, controls, data.test, **together)
+    train = evaluate_many(model, [(one, data.train) for one in fitted])
+    both = evaluate_many(model, [(one, data.test) for one in [*fitted, *controls]])
+    test, control = both[: len(fitted)], both[len(fitted) :]
     measured = iter(zip(fitted, train, test, control))
     # One row for each objective.
     rows = []

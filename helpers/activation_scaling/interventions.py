@@ -134,7 +134,9 @@ class Intervention(nn.Module, ABC):
         def hook(site: str, layer: int):
             def replace(h: Tensor, hook) -> Tensor:
                 self._check(h)
-                return change(h, site, layer)
+                # In the precision of θ where that is the higher one; a model of 16 bits gets 16.
+                wide = h.to(torch.promote_types(h.dtype, self.theta[site].dtype))
+                return change(wide, site, layer).to(h.dtype)
 
             return replace
 
@@ -231,13 +233,15 @@ def steered_logits(
     theta = next(iter(intervention.theta.values()))
     betas = torch.as_tensor(betas, dtype=theta.dtype, device=device_of(model))
     runs = Runs.of(model, tokens, intervention.first())
-    rows = torch.arange(len(tokens), device=tokens.device).repeat(len(betas))
-    row_betas = betas.repeat_interleave(len(tokens))
-    logits = []
-    for row, beta in zip(rows.split(batch_size), row_betas.split(batch_size)):
+    columns = []
+    for rows in torch.arange(len(tokens), device=tokens.device).split(batch_size):
+        logits = []
+        # Prompts at the same β share the run of the tokens that they begin with.
+        for some in betas.split(max(1, batch_size // len(rows))):
 
-        def steered(n: int, at: slice, beta: Tensor = beta) -> AbstractContextManager:
-            return intervention.applied(model, beta, at=at)
+            def steered(n: int, at: slice, some: Tensor = some) -> AbstractContextManager:
+                return intervention.applied(model, some.repeat_interleave(n), at=at)
 
-        logits.append(runs.logits(model, steered, row[:, None])[:, 0])
-    return torch.cat(logits).view(len(betas), len(tokens), -1)
+            logits.append(runs.logits(model, steered, rows.expand(len(some), -1)))
+        columns.append(torch.cat(logits))
+    return torch.cat(columns, dim=1)

@@ -6,6 +6,7 @@ those of the last token, in nats. Leading axes, such as many settings, are batch
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -34,6 +35,8 @@ def logit_diff(logits: Logits, correct: Answers, wrong: Answers) -> Float[Tensor
         >>> logit_diff(logits, correct=torch.tensor([0, 0]), wrong=torch.tensor([1, 1]))
         tensor([ 1.5000, -3.0000])
     """
+
+    logits = _wide(logits)
 
     def at(answer: Answers) -> Tensor:
         return logits.gather(-1, answer.expand(logits.shape[:-1])[..., None]).squeeze(-1)
@@ -92,7 +95,7 @@ def divergence(
     steered: Logits, base: Float[Tensor, "*#setting batch d_vocab"]
 ) -> Float[Tensor, "*setting batch"]:
     """KL divergence of the steered from the base distribution, for each prompt."""
-    log_base, log_steered = base.log_softmax(-1), steered.log_softmax(-1)
+    log_base, log_steered = _wide(base).log_softmax(-1), _wide(steered).log_softmax(-1)
     # kl_div(input, target) is KL(target ‖ input): the steered distribution is the first argument
     # of the divergence in Eq. 7.
     return kl_div(log_base, log_steered, log_target=True, reduction="none").sum(-1)
@@ -107,16 +110,42 @@ def minimality(theta: Float[Tensor, "*setting n_parameters"], p: int) -> Float[T
         (tensor(-0.7510), tensor(-2))
     """
     if p == 1:
-        return -theta.abs().sum(-1)
+        return -_wide(theta).abs().sum(-1)
     if p == 0:
         return -(theta.abs() >= NEGLIGIBLE).sum(-1)
     raise ValueError(f"minimality is defined for p = 0 and p = 1 here, not p = {p}.")
 
 
+def _wide(values: Tensor) -> Tensor:
+    """At least 32 bits: sums over the vocabulary in 16 bits would depend on the precision."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
 @torch.no_grad()
+def base_logits(
+    model: TransformerBridge, tokens: Int[Tensor, "batch pos"], batch_size: int = 64
+) -> Float[Tensor, "batch d_vocab"]:
+    """Last-token logits of the unsteered model."""
+    return torch.cat([last_logits(model, chunk) for chunk in tokens.split(batch_size)])
+
+
 def base_diff(model: TransformerBridge, prompts: Prompts) -> Float[Tensor, " batch"]:
     """Logit difference of each prompt of the unsteered model, in nats."""
-    return logit_diff(last_logits(model, prompts.tokens), prompts.correct, prompts.wrong)
+    return logit_diff(base_logits(model, prompts.tokens), prompts.correct, prompts.wrong)
+
+
+@torch.no_grad()
+def steered_diff(
+    model: TransformerBridge,
+    prompts: Prompts,
+    intervention: Intervention,
+    betas: Float[Tensor, " beta"] | Sequence[float],
+    *,
+    batch_size: int = 64,
+) -> Float[Tensor, "beta batch"]:
+    """Logit difference of each prompt at each strength, in nats."""
+    logits = steered_logits(model, prompts.tokens, intervention, betas, batch_size=batch_size)
+    return logit_diff(logits, prompts.correct, prompts.wrong)
 
 
 @dataclass(frozen=True)
@@ -149,14 +178,14 @@ class Objective:
     ) -> dict[str, Float[Tensor, ""]]:
         """E_m, F, M_1 and their weighted sum ``psi``."""
         weights = self.margin, self.lambda_f, self.lambda_m
-        return weighted_terms(*weights, theta, plus, minus, base, correct, wrong)
+        return weighted_terms(*weights, minimality(theta, 1), plus, minus, base, correct, wrong)
 
 
 def weighted_terms(
     margin: float | Float[Tensor, "setting 1"],
     lambda_f: float | Float[Tensor, " setting"],
     lambda_m: float | Float[Tensor, " setting"],
-    theta: Float[Tensor, "*setting n_parameters"],
+    m_1: Float[Tensor, "*setting"],
     plus: Logits,
     minus: Logits,
     base: Float[Tensor, "*#setting batch d_vocab"],
@@ -165,7 +194,7 @@ def weighted_terms(
 ) -> dict[str, Float[Tensor, "*setting"]]:
     """:meth:`Objective.terms` for one or for many objectives."""
     e_m = effectiveness(plus, minus, correct, wrong, margin)
-    f, m_1 = faithfulness(plus, minus, base), minimality(theta, 1)
+    f = faithfulness(plus, minus, base)
     return {"E_m": e_m, "F": f, "M_1": m_1, "psi": e_m + lambda_f * f + lambda_m * m_1}
 
 
@@ -221,7 +250,7 @@ def evaluate(
 ) -> Evaluation:
     """Run the prompts with β = 1 and −1, and with β = 0 if ``base``, its logits, is not given."""
     if base is None:
-        base = torch.cat([last_logits(model, chunk) for chunk in prompts.tokens.split(batch_size)])
+        base = base_logits(model, prompts.tokens, batch_size)
     plus, minus = steered_logits(
         model, prompts.tokens, intervention, [1.0, -1.0], batch_size=batch_size
     )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from itertools import groupby
+from math import ceil
 
 import torch
 from jaxtyping import Float, Int
@@ -12,10 +14,11 @@ from torch.func import functional_call
 from transformer_lens.model_bridge import TransformerBridge
 
 from helpers.activation_scaling.interventions import Intervention
-from helpers.activation_scaling.objective import Evaluation
+from helpers.activation_scaling.objective import Evaluation, base_logits
 from helpers.models.prefix import Runs
-from helpers.models.run import last_logits
-from helpers.prompts.prompts import Prompts
+from helpers.prompts.prompts import Prompts, join
+
+Case = tuple[Intervention, Prompts]
 
 
 @contextmanager
@@ -29,10 +32,29 @@ def each_applied(
     """The model with each intervention on rows of its own, inside a ``with`` block.
 
     Args:
-        interventions: of one class, at the same points. The batch is in as many equal parts.
+        interventions: the batch is in as many equal parts. Neighbours of one class with the same
+            points are edited at once.
         beta: of each row.
         at: the positions that the model is run on, as in :meth:`Intervention.applied`.
     """
+    n, start = len(beta) // len(interventions), 0
+    with ExitStack() as stack:
+        for _, same in groupby(interventions, lambda one: (type(one), one.points)):
+            group = list(same)
+            rows = slice(start, start + n * len(group))
+            stack.enter_context(_applied(model, group, beta[rows], rows, at))
+            start = rows.stop
+        yield
+
+
+def _applied(
+    model: TransformerBridge,
+    interventions: Sequence[Intervention],
+    beta: Float[Tensor, " row"],
+    rows: slice,
+    at: slice,
+) -> AbstractContextManager:
+    """Interventions of one class with the same points on some rows of the batch."""
     first, n = interventions[0], len(interventions)
     # All parameters stacked, so that vmap runs the edit of each intervention on its own rows.
     theta = {}
@@ -45,12 +67,14 @@ def each_applied(
         def edit(parameters: dict[str, Tensor], h: Tensor, beta: Tensor) -> Tensor:
             return functional_call(first, parameters, (model, h, site, layer, beta))
 
-        rows = beta.view(-1, *[1] * (h.ndim - 1))
-        parts = h.unflatten(0, (n, -1)), rows.unflatten(0, (n, -1))
-        return torch.vmap(edit)(theta, *parts).flatten(0, 1)
+        mine, factors = h[rows], beta.view(-1, *[1] * (h.ndim - 1))
+        parts = mine.unflatten(0, (n, -1)), factors.unflatten(0, (n, -1))
+        edited = torch.vmap(edit)(theta, *parts).flatten(0, 1)
+        if len(edited) == len(h):
+            return edited
+        return torch.cat([h[: rows.start], edited, h[rows.stop :]])
 
-    with first.hooked(model, change, at):
-        yield
+    return first.hooked(model, change, at)
 
 
 def logits_together(
@@ -73,29 +97,47 @@ def logits_together(
     return runs.logits(model, steered, both).unflatten(0, (n_jobs, 2))
 
 
+def rows_of(sets: Sequence[Prompts]) -> tuple[Prompts, Int[Tensor, "set prompt"]]:
+    """Several sets of equally many prompts as one, and each set's rows of it, on the CPU."""
+    distinct = {id(prompts): prompts for prompts in sets}
+    n, first = len(sets[0]), {key: number * len(sets[0]) for number, key in enumerate(distinct)}
+    starts = torch.tensor([first[id(prompts)] for prompts in sets])
+    return join(list(distinct.values())), starts[:, None] + torch.arange(n)
+
+
 @torch.no_grad()
-def evaluate_many(
-    model: TransformerBridge,
-    interventions: Sequence[Intervention],
-    prompts: Prompts,
-    *,
-    at_once: int = 4,
-) -> list[Evaluation]:
-    """``objective.evaluate`` for many interventions, several in a batch.
+def steer_each(
+    model: TransformerBridge, cases: Sequence[Case], *, batch_size: int = 128
+) -> Iterator[Float[Tensor, "sign prompt d_vocab"]]:
+    """For each case the logits of its prompts at β = 1 and −1, several cases in a batch.
 
     Args:
-        interventions: as those of :func:`fit_many`, on the model's device.
-        at_once: interventions in a batch; as many as were fitted together fit in memory.
+        cases: interventions on the model's device, each with its prompts: equally many, and of
+            equal lengths.
+        batch_size: rows of a batch; each prompt takes two.
     """
-    if not interventions:
+    if not cases:
+        return
+    prompts, rows = rows_of([prompts for _, prompts in cases])
+    rows, at_once = rows.to(prompts.tokens.device), max(1, batch_size // (2 * rows.shape[1]))
+    at_once = ceil(len(cases) / ceil(len(cases) / at_once))  # batches of about equal size
+    runs = Runs.of(model, prompts.tokens, min(one.first() for one, _ in cases))
+    for start in range(0, len(cases), at_once):
+        group = [intervention for intervention, _ in cases[start : start + at_once]]
+        yield from logits_together(model, group, runs, rows[start : start + at_once])
+
+
+@torch.no_grad()
+def evaluate_many(
+    model: TransformerBridge, cases: Sequence[Case], *, batch_size: int = 128
+) -> list[Evaluation]:
+    """``objective.evaluate`` of the cases of :func:`steer_each`."""
+    if not cases:
         return []
-    base = last_logits(model, prompts.tokens)
-    runs = Runs.of(model, prompts.tokens, interventions[0].first())
-    rows = torch.arange(len(prompts), device=prompts.tokens.device)
-    answers, measured = (prompts.correct, prompts.wrong), []
-    for start in range(0, len(interventions), at_once):
-        group = interventions[start : start + at_once]
-        logits = logits_together(model, group, runs, rows.expand(len(group), -1))
-        for intervention, (plus, minus) in zip(group, logits):
-            measured.append(Evaluation.of(intervention.vec(), plus, minus, base, *answers))
+    prompts, rows = rows_of([prompts for _, prompts in cases])
+    base, measured = base_logits(model, prompts.tokens, batch_size), []
+    steered = steer_each(model, cases, batch_size=batch_size)
+    for (intervention, own), row, both in zip(cases, rows, steered):
+        answers = own.correct, own.wrong
+        measured.append(Evaluation.of(intervention.vec(), *both, base[row], *answers))
     return measured

@@ -8,21 +8,16 @@ import torch
 
 from helpers.activation_scaling import attribution as attr
 from helpers.activation_scaling.interventions import steered_logits
-from helpers.activation_scaling.objective import Objective, logit_diff
+from helpers.activation_scaling.objective import Objective, logit_diff, steered_diff
 from helpers.activation_scaling.points import Points
-from helpers.activation_scaling.strength import (
-    best_strength,
-    smallest_flips,
-    steered_diff,
-    sweep_strengths,
-)
+from helpers.activation_scaling.strength import Sweep, best_strength, sweep_strengths
 from helpers.models.direct import direct_attribution, logit_diff_vector
 from helpers.models.run import HOOKS, last_logits
 from helpers.prompts.prompts import Prompts
 from tests.conftest import rounds
 
 pytestmark = pytest.mark.unit
-GRID = np.geomspace(0.01, 100, 25)
+FINE = np.geomspace(0.01, 100, 81)
 ALL_SITES = [("attn_out", "mlp_out"), ("resid_post",), ("z",), ("v",), ("head_out", "mlp_out")]
 
 
@@ -139,38 +134,44 @@ def test_a_map_becomes_the_alpha_of_equation_5(tiny, prompts, scalars):
     assert (steered[first] - base[first]).abs().max() > 1e-4
 
 
-def test_the_smallest_flip_is_where_the_answers_are_first_swapped(tiny, prompts, scalars):
+def test_a_flip_is_where_the_answers_are_first_swapped_up_to_the_grid(tiny, prompts, scalars):
     flipped = attr.as_scalars({site: -a for site, a in scalars.theta.items()}, scalars.points)
-    cases = [(scalars, prompts), (flipped, prompts.at([1])), (flipped, prompts)]
     found = 0
-    for (theta, some), flips in zip(cases, smallest_flips(tiny, cases, GRID, tolerance=1e-4)):
-        assert flips.base == pytest.approx(difference(tiny, some).numpy(), abs=1e-6)
-        for row, beta in enumerate(flips.swap):
+    for theta, some in [(scalars, prompts), (flipped, prompts.at([1])), (flipped, prompts)]:
+        flips, base = sweep_strengths(tiny, some, theta, FINE).flips(), difference(tiny, some)
+        for row, beta in enumerate(flips.swap.tolist()):
             if beta == beta:
-                meant = 1 if flips.base[row] < 0 else -1
-                tried = beta * torch.tensor([0.999, 1.001]).outer(torch.tensor([meant, -meant]))
+                meant = 1 if base[row] < 0 else -1
+                tried = beta * torch.tensor([0.95, 1.05]).outer(torch.tensor([meant, -meant]))
                 less, more = steered_diff(tiny, some.at([row]), theta, tried.flatten()).view(2, 2)
-                assert less[0] * flips.base[row] > 0 > more[0] * flips.base[row]
-                assert bool(more[1] * flips.base[row] > 0) == flips.steers[row]
+                assert less[0] * base[row] > 0 > more[0] * base[row]
+                assert bool(more[1] * base[row] > 0) == flips.steers[row]
                 found += 1
     assert found, "nothing flipped: nothing was tested"
 
 
-def test_known_curves_give_the_same_flips(tiny, prompts, scalars):
-    curve = sweep_strengths(tiny, prompts, scalars, GRID).diff
-    (plain,) = smallest_flips(tiny, [(scalars, prompts)], GRID)
-    (known,) = smallest_flips(tiny, [(scalars, prompts)], GRID, curves=[curve])
-    assert known.swap == pytest.approx(plain.swap, rel=1e-3, nan_ok=True)
-    assert (known.steers == plain.steers).all()
+def test_flips_of_a_straight_line_are_its_zeros_and_of_a_flat_one_there_are_none():
+    betas = torch.tensor([-3.0, -1.0, -0.5, 0.0, 0.5, 1.0, 3.0])
+    # Base, slope for β < 0, slope for β > 0; where it flips on the meant side, whether it steers.
+    table = [
+        (-1.0, 1.0, 1.25, 0.8, True),
+        (-1.0, -4.0, 1.25, 0.8, False),
+        (2.0, 4.0, 1.0, 0.5, True),
+        (2.0, 0.8, -0.5, 2.5, True),
+        (2.0, -1.0, -1.0, float("nan"), False),
+        (-2.0, 0.0, 0.0, float("nan"), False),
+    ]
+    base, below, above, swap, steers = map(torch.tensor, zip(*table))
+    diff = base + torch.where(betas[:, None] < 0, below, above) * betas[:, None]
+    flips = Sweep(betas, diff, 0 * diff).flips()
+    torch.testing.assert_close(flips.swap, swap, equal_nan=True)
+    assert flips.steers.equal(steers)
 
 
-def test_what_does_nothing_never_flips(tiny, prompts, scalars):
-    nothing = {site: torch.zeros_like(theta) for site, theta in scalars.theta.items()}
-    case = attr.as_scalars(nothing, scalars.points), prompts
-    (flips,) = smallest_flips(tiny, [case], GRID)
-    assert np.isnan(flips.swap).all() and not flips.steers.any()
-    with pytest.raises(ValueError, match="positive and rising"):
-        smallest_flips(tiny, [case], [0.0, 1.0])
+@pytest.mark.parametrize("bad", [[0.0, 1.0], [1.0, 0.5], [float("nan")], [1.0, float("inf")], []])
+def test_magnitudes_that_are_no_grid_are_refused(tiny, prompts, scalars, bad):
+    with pytest.raises(ValueError, match="positive, finite and rising"):
+        sweep_strengths(tiny, prompts, scalars, bad)
 
 
 def test_the_best_strength_is_the_best_of_those_tried(tiny, prompts, scalars):

@@ -26,7 +26,7 @@ from helpers.activation_scaling.interventions import (
 )
 from helpers.activation_scaling.objective import Objective, evaluate
 from helpers.activation_scaling.points import Points
-from helpers.activation_scaling.strength import best_strength, smallest_flips, sweep_strengths
+from helpers.activation_scaling.strength import best_strength, sweep_strengths
 from helpers.activation_scaling.together import evaluate_many
 from helpers.models.direct import direct_attribution
 from helpers.models.load import fingerprint, load_model
@@ -102,8 +102,7 @@ def learned_together(model: TransformerBridge, prompts: Prompts) -> Found:
 
 def strengths(model: TransformerBridge, prompts: Prompts) -> Found:
     scalars = drawn(model, prompts)
-    (flips,) = smallest_flips(model, [(scalars, prompts)], [0.1, 1.0, 10.0])
-    yield from (torch.tensor(found).nan_to_num(-1.0) for found in (flips.base, flips.swap))
+    yield sweep_strengths(model, prompts, scalars, [0.1, 1.0, 10.0]).flips().swap.nan_to_num(-1.0)
     sweep = sweep_strengths(model, prompts, scalars, [0.1, 1.0])
     yield from (sweep.diff, sweep.kl)
     yield torch.tensor(best_strength(sweep, OBJECTIVE, scalars.vec()))
@@ -123,7 +122,7 @@ def steered(model: TransformerBridge, prompts: Prompts) -> Found:
         made = drawn(model, prompts, kind)
         betas = [-2.0, 0.0, 0.5, 1.0]
         yield steered_logits(model, prompts.tokens, made, betas, batch_size=3)
-        together = evaluate_many(model, [made, shuffled(made)], prompts)
+        together = evaluate_many(model, [(made, prompts), (shuffled(made), prompts)])
         for one in (evaluate(model, made, prompts), *together):
             yield torch.tensor([one.E0, one.F, one.M0, one.swapped])
 
