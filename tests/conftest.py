@@ -130,11 +130,16 @@ def random_hf(architecture: str, seed: int = 0) -> PreTrainedModel:
 
 
 def random_model(
-    architecture: str, tokenizer, seed: int = 0, device: str = "cpu"
+    architecture: str,
+    tokenizer,
+    seed: int = 0,
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float64,
+    through: torch.dtype = torch.float64,
 ) -> TransformerBridge:
-    """The same behind a bridge, frozen."""
-    boot = {"tokenizer": tokenizer, "device": device, "dtype": torch.float64}
-    boot["hf_model"] = random_hf(architecture, seed).to(device)
+    """The same behind a bridge, frozen; its weights are rounded to ``through`` first."""
+    boot = {"tokenizer": tokenizer, "device": device, "dtype": dtype}
+    boot["hf_model"] = random_hf(architecture, seed).to(through).to(device, dtype)
     return freeze(TransformerBridge.boot_transformers(architecture, **boot))
 
 
