@@ -34,8 +34,10 @@ OTHER_RUNS = "scorecards"  # folder in book/: one CSV file a run, named after it
 PAPERS = {"AS": "Activation scaling", "OP": "Observable propagation"}
 MISSING = "missing"
 COLUMNS = tuple(
-    "id where statement paper ours value low high n unit seeds model verdict page".split()
+    "id where statement paper ours value low high n unit seeds model verdict power page".split()
 )
+# Runs recorded before claims stated their power were judged by other rules.
+FORMER_COLUMNS = tuple(column for column in COLUMNS if column != "power")
 Table = Mapping[str, Mapping[str, str]]  # another run's scorecard: its columns by id
 
 
@@ -135,10 +137,34 @@ def read_csv(text: str) -> dict[str, dict[str, str]]:
         ValueError: it is not a scorecard.
     """
     reader = csv.DictReader(io.StringIO(text))
-    if tuple(reader.fieldnames or ()) != COLUMNS:
+    if tuple(reader.fieldnames or ()) not in (COLUMNS, FORMER_COLUMNS):
         expected = ", ".join(COLUMNS)
         raise ValueError(f"a scorecard has the columns {expected}; this has {reader.fieldnames}.")
     return {row["id"]: row for row in reader}
+
+
+def is_former(table: Table) -> bool:
+    """Whether a run was judged by former rules, so that its verdicts do not count here."""
+    return any("power" not in row for row in table.values())
+
+
+def stands_on(row: Row, others: Mapping[str, Table]) -> str:
+    """How many runs, seeds and models have a result: this one and those judged by its rules."""
+    if row.claim is None:
+        return ""
+    runs = [(row.claim.model, row.verdict)]
+    for table in others.values():
+        there = table.get(row.id, {})
+        if not is_former(table) and there.get("verdict") in VERDICTS:
+            runs.append((there["model"], there["verdict"]))
+    models = Counter(model for model, _ in runs)
+    most, same = max(models.values()), sum(verdict == row.verdict for _, verdict in runs)
+    seeds, n_models = (
+        f"{most} seed{'s' * (most > 1)}",
+        f"{len(models)} model{'s' * (len(models) > 1)}",
+    )
+    agreed = "" if len(runs) == 1 else f"; same verdict in {same} of {len(runs)} runs"
+    return f"{seeds}, {n_models}{agreed}"
 
 
 def compare(rows: Sequence[Row], table: Table) -> tuple[int, list[tuple[str, str, str]]]:
@@ -178,6 +204,8 @@ def as_html(rows: Sequence[Row], others: Mapping[str, Table] | None = None) -> s
         words=[*VERDICTS, *([MISSING] if total[MISSING] else [])],
         counts=by_paper | {"Both papers": total},
         agreement={run: compare(rows, table) for run, table in others.items()},
+        former={run for run, table in others.items() if is_former(table)},
+        stands_on={row.id: stands_on(row, others) for row in rows},
         papers=PAPERS,
         inventory=INVENTORY,
         sample_size=sample_size,

@@ -1,4 +1,4 @@
-"""Controls: observables and vectors that are drawn at random and know nothing of the question."""
+"""Controls: observables that are drawn at random and know nothing of the question."""
 
 from __future__ import annotations
 
@@ -12,15 +12,24 @@ def random_observables(
     model: TransformerBridge, n: int, generator: torch.Generator
 ) -> Float[Tensor, "n d_model"]:
     """Vectors m = W_U n of observables that are the difference of two random tokens' logits."""
-    tokens = torch.randint(model.cfg.d_vocab, (2, n), generator=generator).to(model.W_U.device)
-    return (model.W_U[:, tokens[0]] - model.W_U[:, tokens[1]]).T
+    size = model.cfg.d_vocab
+    plus = torch.randint(size, (n,), generator=generator)
+    minus = (plus + torch.randint(1, size, (n,), generator=generator)) % size  # never the same
+    return (model.W_U[:, plus.to(model.W_U.device)] - model.W_U[:, minus.to(model.W_U.device)]).T
 
 
-def random_pairs(
-    n: int, d_model: int, cosine: float, generator: torch.Generator
+def observable_pairs(
+    model: TransformerBridge, n: int, cosine: float, generator: torch.Generator
 ) -> Float[Tensor, "2 n d_model"]:
-    """Pairs of unit vectors in random directions with a given cosine."""
-    a, b = torch.randn(2, n, d_model, generator=generator)
+    """Pairs of random observables, as unit vectors, that have a given cosine."""
+    a, b = random_observables(model, 2 * n, generator).unflatten(0, (2, n))
+    return with_cosine(a, b, cosine)
+
+
+def with_cosine(
+    a: Float[Tensor, "*n d_model"], b: Float[Tensor, "*n d_model"], cosine: float
+) -> Float[Tensor, "2 *n d_model"]:
+    """a, and b turned in the plane of the two until it has the cosine with a; as unit vectors."""
     a = a / a.norm(dim=-1, keepdim=True)
     b = b - (a * b).sum(-1, keepdim=True) * a
     return torch.stack([a, cosine * a + (1 - cosine**2) ** 0.5 * b / b.norm(dim=-1, keepdim=True)])

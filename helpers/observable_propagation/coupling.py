@@ -50,7 +50,7 @@ def cosine(
 
 @dataclass(frozen=True)
 class BestFit:
-    """Least-squares line b = slope·a + intercept, with percentile bootstrap intervals over groups.
+    """Least-squares line b = slope·a + intercept, with BCa bootstrap intervals over groups.
 
     Attributes:
         slope, slope_low, slope_high: in units of b per unit of a.
@@ -118,7 +118,7 @@ def best_fit(
         vectorized=True,
         confidence_level=confidence,
         n_resamples=n_resamples,
-        method="percentile",
+        method="BCa",
         rng=np.random.default_rng(seed),
     ).confidence_interval
     ends = {"slope_low": low[0], "slope_high": high[0], "r2_low": low[1], "r2_high": high[1]}

@@ -1,7 +1,8 @@
 """A chapter's closing table: each claim of a paper, what this run found, and a verdict.
 
-What does not change from run to run (the statement, the paper's figure) stands in ``claims.toml``.
-The table goes into the page as HTML for readers and as JSON for the scorecard.
+What does not change from run to run (the statement, the paper's figure, the rule that decides)
+stands in ``claims.toml``; :func:`how_judged` shows the rule above the experiment. The table goes
+into the page as HTML for readers and as JSON for the scorecard.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from IPython.display import HTML
+
+from helpers.results.rules import ENOUGH, FAILS, HOLDS, IN_PART, VERDICTS, Judged
 from helpers.settings import SETTINGS
 
 MIME = "application/vnd.steering-book.claims+json"
-VERDICTS = ("holds", "holds in part", "does not hold")
 INVENTORY = tomllib.loads(Path(__file__).with_name("claims.toml").read_text(encoding="utf-8"))
 
 
@@ -38,11 +41,13 @@ class Claim:
         seeds: number of seeds.
         model: the model of this run.
         verdict: one of ``VERDICTS``, computed by the rule in ``criterion``.
+        power: probability that the rule says "holds" if the paper is right; None if unknown.
         criterion: when the verdict is "holds" and, after "in part:", when it is "holds in part".
         figure: label of the figure that shows it; None links to the closing table.
 
     Raises:
-        ValueError: no such verdict, a number that is not finite, or n or seeds below 1.
+        ValueError: no such verdict, a number that is not finite, n or seeds below 1, or "does not
+            hold" by a rule without power.
     """
 
     id: str
@@ -57,13 +62,16 @@ class Claim:
     seeds: int = 1
     model: str = SETTINGS.model
     verdict: str
+    power: float | None = None
     criterion: str
     figure: str | None = None
 
     def __post_init__(self) -> None:
         if self.verdict not in VERDICTS:
             raise ValueError(f"{self.id}: verdict {self.verdict!r} is none of {VERDICTS}.")
-        for number in (self.value, self.low, self.high):
+        if self.verdict == FAILS and self.power is not None and self.power < ENOUGH:
+            raise ValueError(f"{self.id}: a power of {self.power:.0%} leaves it undecided.")
+        for number in (self.value, self.low, self.high, self.power):
             if number is not None and not math.isfinite(number):
                 raise ValueError(f"{self.id}: {number} must be a finite number or None.")
         if self.n < 1 or self.seeds < 1:
@@ -71,13 +79,19 @@ class Claim:
 
 
 def claim(
-    id: str, *, value: float | tuple[float, float, float] | None = None, **measured: Any
+    id: str,
+    *,
+    judged: Judged | None = None,
+    value: float | tuple[float, float, float] | None = None,
+    **measured: Any,
 ) -> Claim:
     """The record of a claim: its constants from ``claims.toml``, the rest from this run.
 
     Args:
         id: a table of ``claims.toml``.
-        value: a number, or an interval as (value, low, high).
+        judged: verdict and power, from :func:`helpers.results.rules.judge`.
+        value: a number, or an interval as (value, low, high); ends that are not finite are left
+            out.
         measured: the other fields of :class:`Claim`.
 
     Raises:
@@ -86,24 +100,49 @@ def claim(
     if id not in INVENTORY:
         raise ValueError(f"{id} is not a claim of either paper: its constants go to claims.toml.")
     number, low, high = value if isinstance(value, tuple) else (value, None, None)
+    if low is not None and not (math.isfinite(low) and math.isfinite(high)):
+        low = high = None
     constants = {name: INVENTORY[id][name] for name in ("statement", "paper")}
+    if "rule" in INVENTORY[id]:
+        constants["criterion"] = INVENTORY[id]["rule"]
+    if judged is not None:
+        measured |= judged._asdict()
     return Claim(id=id, **constants, value=number, low=low, high=high, **measured)
 
 
 def verdict(holds: bool, *, in_part: bool = False) -> str:
-    """One of the three verdicts.
+    """The word for a rule without intervals.
 
     Example:
         >>> verdict(True), verdict(False, in_part=True), verdict(False)
         ('holds', 'holds in part', 'does not hold')
     """
-    return VERDICTS[0] if holds else VERDICTS[1] if in_part else VERDICTS[2]
+    return HOLDS if holds else IN_PART if in_part else FAILS
+
+
+def how_judged(*ids: str) -> HTML:
+    """The box above an experiment: statement, rule and control of its claims, as they stand in
+    ``claims.toml``; the closing table repeats the rule.
+
+    Raises:
+        KeyError: an unknown id, or a claim whose rule is not in ``claims.toml``.
+    """
+    lines = []
+    for id in ids:
+        told = {part: escape(INVENTORY[id][part]) for part in ("statement", "rule", "control")}
+        lines.append(
+            f"<p><strong>{id}</strong> <em>{told['statement']}</em><br>Holds if: {told['rule']}."
+            f"<br>Control: {told['control']}.</p>"
+        )
+    title = "<p class='admonition-title'>How this will be judged</p>"
+    return HTML(f"<div class='admonition note how-judged'>{title}{''.join(lines)}</div>")
 
 
 def sample_size(claim: Claim) -> str:
-    """What a result rests on: sample size, seeds and model, as HTML."""
+    """What a result rests on: sample size, seeds, model and power, as HTML."""
     plural = "s" * (claim.seeds > 1)
-    return f"n = {claim.n} {escape(claim.unit)}, {claim.seeds} seed{plural}, {escape(claim.model)}"
+    rests = f"n = {claim.n} {escape(claim.unit)}, {claim.seeds} seed{plural}, {escape(claim.model)}"
+    return rests if claim.power is None else f"{rests}; power {claim.power:.0%}"
 
 
 @dataclass(frozen=True)

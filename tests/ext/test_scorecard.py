@@ -12,7 +12,15 @@ from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 from book._ext import scorecard as extension
 from book._ext.cache import ROOT
-from book._ext.scorecard import as_csv, as_html, claims_in, counts, read_csv, scorecard
+from book._ext.scorecard import (
+    as_csv,
+    as_html,
+    claims_in,
+    counts,
+    read_csv,
+    scorecard,
+    stands_on,
+)
 from helpers.results.claims import INVENTORY, VERDICTS, Claim, closing_table
 from tests.results.test_claims import GOOD
 
@@ -64,10 +72,10 @@ def test_the_table_for_readers_counts_escapes_and_shows_what_is_missing():
     assert "a < b" in row.text and "n = 8 prompts, 2 seeds, smollm2" in row.text
     assert row.a["href"] == "a/one.html#as-1" and row["data-paper"] == "AS"
     heads = [th.text for th in page.select("table.scorecard th")]
-    assert heads == ["Result", "Paper", "Ours", "Verdict", "gpt2"]
+    assert heads == ["Result", "Paper", "Ours", "Verdict", "Stands on", "gpt2"]
     assert "no chapter has recorded AS-2" in page.text
     total = [td.text for td in page.select("table.counts tr")[-1].select("td")]
-    assert total == ["1", "1", "0", str(len(INVENTORY) - 2), str(len(INVENTORY))]
+    assert total == ["1", "1", "0", "0", str(len(INVENTORY) - 2), str(len(INVENTORY))]
 
 
 def test_another_run_s_verdicts_are_compared_where_both_have_one():
@@ -80,6 +88,22 @@ def test_another_run_s_verdicts_are_compared_where_both_have_one():
         "seed-1: 1 of 2 verdicts are the same; the others: AS-1 does not hold, here holds.",
         "same: 3 of 3 verdicts are the same.",
     ]
+
+
+def test_a_verdict_stands_on_the_runs_that_were_judged_by_the_same_rules():
+    rows = scorecard({"a/one": chapter({})})
+    same, other = read_csv(as_csv(rows)), scorecard({"a": chapter({"verdict": "undecided"})})
+    elsewhere = read_csv(as_csv(scorecard({"a": chapter({"model": "gpt2"})})))
+    others = {"seed-1": same, "seed-2": read_csv(as_csv(other)), "gpt2": elsewhere}
+    assert stands_on(rows[0], {}) == "1 seed, 1 model"
+    assert stands_on(rows[0], others) == "3 seeds, 2 models; same verdict in 3 of 4 runs"
+    assert stands_on(rows[1], others) == ""  # no chapter has recorded it
+    former = {id: {k: v for k, v in row.items() if k != "power"} for id, row in same.items()}
+    assert stands_on(rows[0], {"former": former}) == "1 seed, 1 model"
+    assert (
+        "former (judged by former rules)"
+        in BeautifulSoup(as_html(rows, {"former": former}), "html.parser").text
+    )
 
 
 def test_scorecards_of_other_runs_have_a_verdict_for_every_result():

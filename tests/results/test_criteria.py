@@ -52,6 +52,8 @@ def claims_of(code: str) -> list[tuple[str, bool, bool]]:
                 claims.append(call)
         for call in claims:
             given = {keyword.arg: keyword.value for keyword in call.keywords}
+            if "judged" in given:  # by a rule that tests/results/test_rules.py reads
+                continue
             stated = "in part:" in text_of(given["criterion"], texts)
             found.append((ast.unparse(call.args[0]), grants(given["verdict"], granting), stated))
         # Names that later claims may use
@@ -69,7 +71,7 @@ def claims_of(code: str) -> list[tuple[str, bool, bool]]:
 @pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
 def test_what_holds_in_part_is_stated(chapter: Path) -> None:
     found = claims_of(code_of(chapter))
-    assert found or chapter.stem == "errata"
+    assert found or chapter.parent.stem == "observable-propagation"
     assert not [id for id, can, stated in found if can != stated]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from scipy.stats import bootstrap
+from numpy.random import default_rng
 
 from helpers.results.glue import glue_intervals
 from helpers.results.intervals import (
@@ -17,30 +17,48 @@ from helpers.results.intervals import (
 )
 
 pytestmark = pytest.mark.unit
+REPEATS = 1500
 
 
-def test_a_mean_and_its_interval_are_scipys() -> None:
-    values = np.random.default_rng(1).normal(size=12)
-    options = {"rng": np.random.default_rng(3), "method": "percentile"}
-    theirs = bootstrap((values,), np.mean, **options).confidence_interval
-    expected = (values.mean(), theirs.low, theirs.high)
-    assert mean_and_interval(values, seed=3) == pytest.approx(expected)
+def coverage(estimate, truth: float, draw, *, repeats: int = REPEATS) -> float:
+    rng, held = default_rng(0), []
+    for _ in range(repeats):
+        _, low, high = estimate(*draw(rng))
+        held.append(low <= truth <= high)
+    return float(np.mean(held))
 
 
-def test_intervals_of_means_hold_the_truth_about_as_often_as_they_say() -> None:
-    random, held = np.random.default_rng(0), []
-    for _ in range(100):
-        _, low, high = mean_and_interval(random.normal(size=20))
-        held.append(low <= 0.0 <= high)
-    assert 0.85 <= np.mean(held) < 1.0
+@pytest.mark.parametrize("n", [3, 5, 8, 16, 30])
+def test_intervals_of_means_hold_the_truth_as_often_as_they_say(n: int) -> None:
+    held = coverage(mean_and_interval, 5.0, lambda rng: [rng.normal(5, 2, n)])
+    # Over three standard errors; intervals of 90 or 99 % are seven or more away.
+    assert held == pytest.approx(0.95, abs=0.02)
 
 
-def test_students_interval_covers_the_mean_as_often_as_it_says() -> None:
-    random, held = np.random.default_rng(0), []
-    for _ in range(2000):
-        _, low, high = student_interval(random.normal(5, 2, size=8), 0.9)
-        held.append(low < 5 < high)
-    assert np.mean(held) == pytest.approx(0.9, abs=0.02)
+def test_an_interval_of_another_level_would_be_found() -> None:
+    for level in (0.90, 0.99):
+        held = coverage(
+            lambda v, p=level: student_interval(v, p), 0, lambda rng: [rng.normal(size=8)]
+        )
+        assert held == pytest.approx(level, abs=0.02) and abs(held - 0.95) > 0.02
+
+
+@pytest.mark.parametrize("share", [0.5, 0.9])
+@pytest.mark.parametrize("n", [8, 30])
+def test_intervals_of_shares_hold_the_truth_about_as_often(n: int, share: float) -> None:
+    held = coverage(share_and_interval, share, lambda rng: [rng.random(n) < share], repeats=1000)
+    assert 0.91 < held < 0.985  # few values are possible, so it jumps with n
+
+
+@pytest.mark.parametrize("n", [10, 30])
+def test_intervals_of_rank_correlations_hold_the_truth_about_as_often(n: int) -> None:
+    rho, r = 0.6, 2 * np.sin(np.pi * 0.6 / 6)  # Spearman's of a normal pair, and Pearson's
+
+    def draw(rng):
+        a = rng.normal(size=n)
+        return a, r * a + (1 - r**2) ** 0.5 * rng.normal(size=n)
+
+    assert 0.925 < coverage(rank_correlation, rho, draw, repeats=1000) < 0.98
 
 
 def test_the_interval_is_students() -> None:
@@ -50,8 +68,10 @@ def test_the_interval_is_students() -> None:
     assert student_interval([3.0, 3.0]) == (3.0, 3.0, 3.0)
 
 
-def test_equal_values_give_an_interval_without_width_and_missing_ones_are_left_out() -> None:
-    assert mean_and_interval([2.0, float("nan"), 2.0]) == (2.0, 2.0, 2.0)
+def test_missing_values_are_left_out_and_one_alone_has_no_interval() -> None:
+    assert mean_and_interval([1.0, float("nan"), 3.0]) == student_interval([1.0, 3.0])
+    alone = mean_and_interval([2.0])
+    assert alone.value == 2.0 and not alone.is_finite
 
 
 def test_a_share_of_all_or_none_still_has_width() -> None:
@@ -69,11 +89,12 @@ def test_too_few_values_are_refused(estimate, values) -> None:
 
 
 def test_a_rank_correlation_sees_order_alone() -> None:
-    a = np.random.default_rng(0).normal(size=30)
-    assert rank_correlation(a, np.exp(3 * a)) == pytest.approx((1.0, 1.0, 1.0))
-    unrelated = rank_correlation(a, np.random.default_rng(1).normal(size=30))
+    a = default_rng(0).normal(size=30)
+    assert rank_correlation(a, np.exp(3 * a)) == pytest.approx((1.0, 1.0, 1.0), abs=1e-6)
+    unrelated = rank_correlation(a, default_rng(1).normal(size=30))
     assert unrelated.low < 0 < unrelated.high
     assert not rank_correlation(a, np.ones(30)).is_finite
+    assert not rank_correlation(a[:3], a[:3]).is_finite
 
 
 def test_an_interval_is_written_with_the_format_of_a_number() -> None:

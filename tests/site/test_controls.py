@@ -23,7 +23,7 @@ SLIDERS = {
     "op-head": PRONOUNS,
     "op-dimension": "observable-propagation/layernorm",
     "op-norm": "observable-propagation/layernorm",
-    "bias-pair": "observable-propagation/bias",
+    "bias-pair": "observable-propagation/edits",
 }
 EXPLORER, MARKS = "#pareto-explorer", ".points [role=option]:visible"
 

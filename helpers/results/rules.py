@@ -1,0 +1,161 @@
+"""Rules by which claims are judged: conditions, what data say of them, and their power.
+
+A rule is a list of conditions. The data meet a condition, fail it, or leave it open; its power is
+the probability that the data meet it if the paper is right, simulated with the run's own spread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from math import prod
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.stats import binom, norm, sem, t
+
+HOLDS, IN_PART, FAILS, UNDECIDED = "holds", "holds in part", "does not hold", "undecided"
+VERDICTS = (HOLDS, IN_PART, FAILS, UNDECIDED)
+ENOUGH = 0.8  # with less power, nothing can be said not to hold
+SIMULATIONS = 500
+
+
+class Condition(NamedTuple):
+    """What the data say of one condition: met, not met, or None (open); and its power."""
+
+    met: bool | None
+    power: float
+
+
+class Judged(NamedTuple):
+    """A verdict, one of ``VERDICTS``, and the power of its rule."""
+
+    verdict: str
+    power: float
+
+
+def judge(conditions: Sequence[Condition]) -> Judged:
+    """All conditions met: holds. Some: in part. None, and all failed with power: does not hold.
+
+    The power is the product of the conditions', as if they were independent.
+
+    Raises:
+        ValueError: no condition.
+
+    Example:
+        >>> judge([Condition(True, 0.99), Condition(False, 0.95)]).verdict
+        'holds in part'
+        >>> judge([Condition(False, 0.3)]).verdict  # it would have failed had the paper been right
+        'undecided'
+    """
+    if not conditions:
+        raise ValueError("a rule needs a condition.")
+    power = prod(condition.power for condition in conditions)
+    met = [condition.met for condition in conditions]
+    if any(met):
+        return Judged(HOLDS if all(met) else IN_PART, power)
+    failed = None not in met and power >= ENOUGH
+    return Judged(FAILS if failed else UNDECIDED, power)
+
+
+def every(conditions: Iterable[Condition]) -> Condition:
+    """All conditions as one: met if each is, failed if any is."""
+    conditions = list(conditions)
+    met = [condition.met for condition in conditions]
+    verdict = False if False in met else None if None in met else True
+    return Condition(verdict, prod(condition.power for condition in conditions))
+
+
+def above(
+    values: ArrayLike, limit: float, *, if_right: float, of: int = 1, seed: int = 0
+) -> Condition:
+    """The mean of independent values is above a limit.
+
+    Met if Student's interval lies above the limit, failed if below, open if it contains it. The
+    power is simulated: values are drawn from this run's, moved so that their mean is ``if_right``.
+
+    Args:
+        values: one number for each independent unit, at least two.
+        if_right: the mean if the paper is right.
+        of: number of conditions of the rule. Each is met by chance in at most 5 %/of, and where
+            there is one, in 2.5 %.
+        seed: of the simulation.
+
+    Raises:
+        ValueError: fewer than two values.
+
+    Example:
+        >>> above([2.0, 3.0, 2.5, 3.5], 1.0, if_right=3.0).met
+        True
+    """
+    values = np.asarray(values, dtype=float).ravel()
+    n = len(values)
+    if n < 2:
+        raise ValueError(f"a mean of {n} values has no interval; at least two are needed.")
+    quantile = t.ppf(1 - 0.05 / max(of, 2), n - 1)
+    mean, reach = values.mean(), quantile * sem(values)
+    met = True if mean - reach > limit else False if mean + reach < limit else None
+    # A sample's spread is smaller than its population's by √((n − 1)/n).
+    spread = (values - mean) * np.sqrt(n / (n - 1))
+    drawn = np.random.default_rng(seed).choice(spread, (SIMULATIONS, n)) + if_right
+    found = drawn.mean(1) - quantile * sem(drawn, axis=1) > limit
+    return Condition(met, float(found.mean()))
+
+
+def share_above(hits: Iterable[bool], limit: float, *, if_right: float, of: int = 1) -> Condition:
+    """The share of hits among independent trials is above a limit, by Wilson's interval.
+
+    Its power is exact, from the binomial distribution. For the arguments see :func:`above`.
+
+    Raises:
+        ValueError: no trial.
+    """
+    hits = np.asarray(list(hits), dtype=bool)
+    n, z = len(hits), norm.ppf(1 - 0.05 / max(of, 2))
+    if not n:
+        raise ValueError("a share of no trials has no interval.")
+    share = np.arange(n + 1) / n  # of all numbers of hits that there could be
+    centre, width = share + z**2 / (2 * n), z * np.sqrt(share * (1 - share) / n + (z / 2 / n) ** 2)
+    low, high = np.stack([centre - width, centre + width]) / (1 + z**2 / n)
+    found = hits.sum()
+    met = True if low[found] > limit else False if high[found] < limit else None
+    power = binom.pmf(np.arange(n + 1), n, if_right)[low > limit].sum()
+    return Condition(met, float(power))
+
+
+def beats(
+    value: float, control: ArrayLike, *, if_right: float, of: int = 1, seed: int = 0
+) -> Condition:
+    """A value is larger than what a control without the effect reaches, and not by chance.
+
+    Met if p = (1 + number of control draws as large)/(1 + number of draws) is at most 5 %/of, else
+    failed. The power is simulated, with draws from the control.
+
+    Args:
+        control: the same number for each draw of the control.
+        if_right: the value if the paper is right; for the other arguments see :func:`above`.
+    """
+    control = np.asarray(control, dtype=float).ravel()
+    drawn = np.random.default_rng(seed).choice(control, (SIMULATIONS, len(control)))
+    met = p_value(value, control) <= 0.05 / of
+    found = p_value(if_right, drawn) <= 0.05 / of
+    return Condition(bool(met), float(np.mean(found)))
+
+
+def p_value(value: float, control: ArrayLike) -> float | np.ndarray:
+    """Share of draws, the value itself included, that are as large; over the last axis."""
+    control = np.asarray(control, dtype=float)
+    # Rounding decides no ties.
+    as_large = control >= value - 1e-9 * max(1.0, abs(value))
+    return (1 + as_large.sum(-1)) / (1 + control.shape[-1])
+
+
+def within(values: ArrayLike, low: float, high: float, *, if_right: float) -> Condition:
+    """The mean of independent values lies between two limits; see :func:`above`."""
+    values = np.asarray(values, dtype=float)
+    return every([above(values, low, if_right=if_right), above(-values, -high, if_right=-if_right)])
+
+
+def certain(met: bool) -> Condition:
+    """A condition in which nothing is drawn: an identity, or a count."""
+    return Condition(bool(met), 1.0)
