@@ -132,7 +132,7 @@ format: setup ## Fix style where ruff can
 bench: model ## Time the helpers beside plain ways of doing the same, and record the table
 	@$(WITH) BENCH_FLAGS -m benchmarks.bench --out "$$BENCH_OUT"
 
-gpu: model ## On one GPU, in 8 minutes: tests, the Pareto grid, a large model, a chapter
+gpu: model ## On one GPU: tests, the Pareto grid, a large model, a chapter
 	@$(WITH) GPU_FLAGS -m benchmarks.gpu
 
 gpu-kit: setup ## Pack a kit for a GPU machine without network: make gpu-kit HAVE=packages.txt

@@ -11,11 +11,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
 import pandas as pd
@@ -38,11 +38,11 @@ from helpers.observable_propagation.search import search_paths
 from helpers.prompts.tasks import make_task
 from helpers.results.records import provenance, record
 
-CASES = ("fit", "vectors", "load")
-NUMBERS = ("seconds", "median", "cpu_seconds", "repeats", "peak_gb", "gflops")
+NUMBERS = ("seconds", "median", "repeats", "peak_gb", "gflops")
 COLUMNS = ("case", "variant", *NUMBERS, "ratio_plain", "ratio_floor", "difference", "note")
 OUT_OF_CACHE = 1 << 28  # bytes of weights that no cache holds
 KEEP = 10  # paths of a search
+SLOW = 20  # seconds: a variant that takes longer runs only once
 Row = dict[str, Any]
 Jobs = Sequence[FitJob]
 
@@ -50,13 +50,11 @@ Jobs = Sequence[FitJob]
 # Times
 
 
-@dataclass(frozen=True)
-class Run:
-    """A result, its wall-clock and CPU seconds, and the maximum GPU memory in use in GB."""
+class Run(NamedTuple):
+    """A result, its wall-clock seconds, and the maximum GPU memory in use in GB."""
 
     result: Any
     seconds: float
-    cpu: float
     peak_gb: float | None
 
 
@@ -66,17 +64,15 @@ def timed(run: Callable[[], Any], device: torch.device) -> Run:
     if cuda:
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
-    start, cpu = time.perf_counter(), time.process_time()
+    start = time.perf_counter()
     result = run()
     if cuda:
         torch.cuda.synchronize(device)
-    seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
-    peak = torch.cuda.max_memory_allocated(device) / 1e9 if cuda else None
-    return Run(result, seconds, cpu, peak)
+    seconds = time.perf_counter() - start
+    return Run(result, seconds, torch.cuda.max_memory_allocated(device) / 1e9 if cuda else None)
 
 
-@dataclass(frozen=True)
-class Variant:
+class Variant(NamedTuple):
     """One way of computing a tensor.
 
     Attributes:
@@ -92,14 +88,16 @@ class Variant:
     tolerance: float = 1e-3
 
 
-def compare(case: str, variants: Sequence[Variant], given: argparse.Namespace) -> list[Row]:
+def compare(
+    case: str, variants: Sequence[Variant], repeats: int, device: torch.device
+) -> list[Row]:
     """A row of times for each variant; ``seconds`` is the least of its runs.
 
     Raises:
         ValueError: a variant computes something else than the first one. Nothing is timed then.
     """
     # The first runs are compared, and do not count unless they are slow.
-    first = [timed(variant.run, given.device) for variant in variants]
+    first = [timed(variant.run, device) for variant in variants]
     expected = first[0].result.double().cpu()
     differences = []
     for variant, run in zip(variants, first):
@@ -108,28 +106,20 @@ def compare(case: str, variants: Sequence[Variant], given: argparse.Namespace) -
         if not (off <= variant.tolerance * (1 + expected.abs())).all():
             raise ValueError(
                 f"{variant.name!r} does not compute what {variants[0].name!r} computes: they "
-                "differ "
-                f"by up to {off.max():.3g}. Times of different results cannot be compared."
+                f"differ by up to {off.max():.3g}. Nothing was timed."
             )
     # Taking turns spreads other work on the machine over all variants.
-    runs = [[run] if run.seconds > given.limit else [] for run in first]
-    again = [number for number, mine in enumerate(runs) if not mine]
-    for _ in range(given.repeats):
+    times = [[run.seconds] if run.seconds > SLOW else [] for run in first]
+    again = [number for number, mine in enumerate(times) if not mine]
+    for _ in range(repeats):
         for number in again:
-            runs[number].append(timed(variants[number].run, given.device))
+            times[number].append(timed(variants[number].run, device).seconds)
     rows = []
-    for variant, mine, difference in zip(variants, runs, differences):
-        row = {
-            "case": case,
-            "variant": variant.name,
-            "seconds": min(run.seconds for run in mine) / variant.share,
-            "median": median(run.seconds for run in mine) / variant.share,
-            "cpu_seconds": min(run.cpu for run in mine) / variant.share,
-            "repeats": len(mine),
-            "peak_gb": mine[0].peak_gb,
-            "difference": difference,
-            "note": f"{variant.share} fits in a batch" if variant.share > 1 else "",
-        }
+    for variant, run, mine, difference in zip(variants, first, times, differences):
+        row = {"case": case, "variant": variant.name, "repeats": len(mine)}
+        row |= {"seconds": min(mine) / variant.share, "median": median(mine) / variant.share}
+        row |= {"peak_gb": run.peak_gb, "difference": difference}
+        row["note"] = f"{variant.share} fits in a batch" if variant.share > 1 else ""
         rows.append(row | {"ratio_plain": (rows or [row])[0]["seconds"] / row["seconds"]})
     return rows
 
@@ -145,17 +135,16 @@ def plain_fit(model: TransformerBridge, job: FitJob, steps: int) -> Float[Tensor
     optimizer = torch.optim.Adam(intervention.parameters(), lr=job.learning_rate)
     scale = isinstance(intervention, ActivScalar)
 
-    # One hook for each site and layer, at a fixed β.
-    def hooks(beta: float) -> list[tuple[str, Callable]]:
-        made = []
+    def edit(h: Tensor, hook: Any, own: Tensor, beta: float) -> Tensor:
+        return h * (1 + beta * own.unsqueeze(-1)) if scale else h + beta * own
+
+    def steered(tokens: Tensor, beta: float) -> Tensor:
+        hooks = []
         for site, theta in intervention.theta.items():
             for layer, own in enumerate(theta):
-
-                def edit(h: Tensor, hook, own: Tensor = own) -> Tensor:
-                    return h * (1 + beta * own.unsqueeze(-1)) if scale else h + beta * own
-
-                made.append((HOOKS[site].format(layer=layer), edit))
-        return made
+                name = HOOKS[site].format(layer=layer)
+                hooks.append((name, partial(edit, own=own, beta=beta)))
+        return model.run_with_hooks(tokens, fwd_hooks=hooks)[:, -1]
 
     for _ in range(steps):
         optimizer.zero_grad()
@@ -163,10 +152,8 @@ def plain_fit(model: TransformerBridge, job: FitJob, steps: int) -> Float[Tensor
             one = prompts.at([row])
             with torch.no_grad():
                 base = model(one.tokens)[:, -1]
-            plus = model.run_with_hooks(one.tokens, fwd_hooks=hooks(1.0))[:, -1]
-            minus = model.run_with_hooks(one.tokens, fwd_hooks=hooks(-1.0))[:, -1]
-            answers = one.correct, one.wrong
-            terms = job.objective.terms(intervention.vec(), plus, minus, base, *answers)
+            logits = steered(one.tokens, 1.0), steered(one.tokens, -1.0), base
+            terms = job.objective.terms(intervention.vec(), *logits, one.correct, one.wrong)
             (-terms["psi"] / len(prompts)).backward()
         optimizer.step()
     return intervention.vec().detach()
@@ -235,25 +222,21 @@ def fit_case(model: TransformerBridge, given: argparse.Namespace) -> list[Row]:
         each = [ActivScalar(points, dtype=model.W_U.dtype) for _ in range(n)]
         return [FitJob(scalars, objective, prompts, 1e-2) for scalars in each]
 
-    several = 2 if given.small else max(2, min(64, largest_batch(model, jobs(1)[0])))
+    n, steps = 2 if given.small else max(2, min(64, largest_batch(model, jobs(1)[0]))), given.steps
     variants = [
-        Variant("plain loop", lambda: plain_fit(model, jobs(1)[0], given.steps)),
-        Variant("ours", lambda: our_fit(model, jobs(1), given.steps), tolerance=1e-2),
-        Variant(
-            "ours, together", lambda: our_fit(model, jobs(several), given.steps), several, 1e-2
-        ),
+        Variant("plain loop", lambda: plain_fit(model, jobs(1)[0], steps)),
+        Variant("ours", lambda: our_fit(model, jobs(1), steps), tolerance=1e-2),
+        Variant("ours, together", lambda: our_fit(model, jobs(n), steps), n, tolerance=1e-2),
     ]
+    case = f"fit, IOI, {len(prompts)} prompts of {prompts.n_pos}, {steps} steps"
+    rows = compare(case, variants, given.repeats, given.device)
     # The floor: the same operations at the rate of a plain matrix product, in cache and out of it.
-    case = f"fit, IOI, {len(prompts)} prompts of {prompts.n_pos}, {given.steps} steps"
+    plain, flops = rows[0]["seconds"], fit_flops(model, len(prompts), prompts.n_pos, steps)
     rows_a_step = 2 * len(prompts) * prompts.n_pos
-    rates = {}
-    for kind, n in (("hot", max(rows_a_step, 1024)), ("cold", rows_a_step)):
-        rates[kind] = product_rate(model, n, hot=kind == "hot")
-    rows = compare(case, variants, given)
-    plain, flops = rows[0], fit_flops(model, len(prompts), prompts.n_pos, given.steps)
-    for kind, rate in rates.items():
-        row = {"variant": f"floor, {kind}", "seconds": flops / rate, "gflops": rate / 1e9}
-        rows.append({"case": case, "ratio_plain": plain["seconds"] * rate / flops, **row})
+    for kind, n_rows in (("hot", max(rows_a_step, 1024)), ("cold", rows_a_step)):
+        rate = product_rate(model, n_rows, hot=kind == "hot")
+        row = {"case": case, "variant": f"floor, {kind}", "seconds": flops / rate}
+        rows.append(row | {"ratio_plain": plain * rate / flops, "gflops": rate / 1e9})
     hot = rows[-2]["seconds"]
     return [row | {"ratio_floor": row["seconds"] / hot} for row in rows]
 
@@ -319,8 +302,7 @@ def every_chain(model: TransformerBridge, m: Float[Tensor, "n d_model"]) -> Tens
             y = back(layer, head, m)
             one.append(y.norm())
             for earlier in range(layer):
-                for first in range(n_heads):
-                    two.append(back(earlier, first, y).norm())
+                two += [back(earlier, first, y).norm() for first in range(n_heads)]
     best = [torch.stack(each).sort(descending=True).values[:KEEP] for each in (one, two)]
     return torch.cat(best)
 
@@ -335,45 +317,41 @@ def our_search(model: TransformerBridge, m: Float[Tensor, "n d_model"]) -> Tenso
 
 def vector_cases(model: TransformerBridge, given: argparse.Namespace) -> list[Row]:
     draw, d_vocab = torch.Generator().manual_seed(0), model.cfg.d_vocab
-    rows = []
-    for n in (1, 4, 64):
-        m = model.W_U[:, torch.randint(d_vocab, (n,), generator=draw).to(given.device)].T
-        pair = [
-            Variant("full matrices, a head at a time", lambda m=m: full_matrices(model, m)),
-            Variant("ours, factored", lambda m=m: head_features(model, m)),
-        ]
-        name = f"feature vectors of all heads, {n} observable{'s' * (n > 1)}"
-        rows += compare(name, pair, given)
+    m = model.W_U[:, torch.randint(d_vocab, (4,), generator=draw).to(given.device)].T
     # Random prompts serve as well: the time does not depend on the text.
     tokens = torch.randint(1, d_vocab, (2, 2, 13), generator=draw).to(given.device)
     asked = Observable(((1, "first", 1.0), (2, "second", -1.0)), model.cfg.model_name)
-    pair = [
-        Variant("a run for each head", lambda: patching_in_turn(model, *tokens, asked)),
-        Variant("ours, two runs", lambda: path_patching(model, *tokens, asked)),
-    ]
-    rows += compare("path patching, 2 pairs of 13", pair, given)
-    pair = [
-        Variant("every chain by itself", lambda: every_chain(model, m[:1])),
-        Variant("ours, a layer at a time", lambda: our_search(model, m[:1])),
-    ]
-    return rows + compare("path search, up to 2 heads", pair, given)
+    cases = {
+        "feature vectors of all heads, 4 observables": [
+            Variant("full matrices, a head at a time", lambda: full_matrices(model, m)),
+            Variant("ours, factored", lambda: head_features(model, m)),
+        ],
+        "path patching, 2 pairs of 13": [
+            Variant("a run for each head", lambda: patching_in_turn(model, *tokens, asked)),
+            Variant("ours, two runs", lambda: path_patching(model, *tokens, asked)),
+        ],
+        "path search, up to 2 heads": [
+            Variant("every chain by itself", lambda: every_chain(model, m[:1])),
+            Variant("ours, a layer at a time", lambda: our_search(model, m[:1])),
+        ],
+    }
+    rows = []
+    for name, pair in cases.items():
+        rows += compare(name, pair, given.repeats, given.device)
+    return rows
 
 
 # Loading, chapters, tests
 
 
-def load_cases(given: argparse.Namespace) -> list[Row]:
+def load_cases(model: TransformerBridge, given: argparse.Namespace) -> list[Row]:
     """Loading the model; how long the chapters and tests took when they last ran here."""
     command = [sys.executable, "-c", "from helpers.models.load import load_model; load_model()"]
-    cold = timed(
-        lambda: subprocess.run(command, check=True, stdout=subprocess.DEVNULL), given.device
-    )
-    warm = timed(load_model, given.device).seconds
-    rows: list[Row] = [
-        {"variant": "a new process", "seconds": cold.seconds, "note": "with all imports"},
-        {"variant": "the same process again", "seconds": warm},
-    ]
-    rows = [{"case": "load", **row} for row in rows]
+    cold = partial(subprocess.run, command, check=True, stdout=subprocess.DEVNULL)
+    rows: list[Row] = []
+    for name, load in {"a new process": cold, "the same process again": load_model}.items():
+        seconds = timed(load, given.device).seconds
+        rows.append({"case": "load", "variant": name, "seconds": seconds})
     timings, report = given.book / "_build/timings.csv", given.book / "_build/tests.xml"
     if timings.is_file():
         chapters = pd.read_csv(timings).groupby("chapter", sort=False)["seconds"].sum()
@@ -386,37 +364,30 @@ def load_cases(given: argparse.Namespace) -> list[Row]:
     return rows
 
 
+CASES = {"fit": fit_case, "vectors": vector_cases, "load": load_cases}
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.bench", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("_build/bench/bench.csv"))
-    parser.add_argument("--cases", nargs="+", choices=CASES, default=CASES)
-    parser.add_argument("--prompts", type=int, default=8)
-    parser.add_argument("--steps", type=int, default=2, help="of the short fit")
-    parser.add_argument("--repeats", type=int, default=3, help="timed runs of each variant")
-    parser.add_argument("--limit", type=float, default=20.0, help="slower variants run only once")
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--book", type=Path, default=Path(), help="where make book and test ran")
-    parser.add_argument(
-        "--small", action="store_true", help="smallest sizes, to check that it runs"
-    )
+    parser.add_argument("--small", action="store_true", help="smallest sizes, to see that it runs")
     given = parser.parse_args(arguments)
-    if given.small:
-        given.prompts, given.steps, given.repeats, given.limit = 2, 1, 1, 5.0
+    sizes = {"prompts": 2, "steps": 1, "repeats": 1}
+    sizes = sizes if given.small else {"prompts": 8, "steps": 2, "repeats": 3}
+    vars(given).update(sizes)
     # Run the cases.
-    start = time.perf_counter()
+    start, rows = time.perf_counter(), []
     model = load_model()
-    given.device, rows = device_of(model), []
-    if "fit" in given.cases:
-        rows += fit_case(model, given)
-    if "vectors" in given.cases:
-        rows += vector_cases(model, given)
-    if "load" in given.cases:
-        rows += load_cases(given)
+    given.device = device_of(model)
+    for case in given.cases:
+        rows += CASES[case](model, given)
     # Record the table with its provenance, and show it.
     table = pd.DataFrame(rows, columns=COLUMNS).fillna({"note": ""})
-    sizes = {name: getattr(given, name) for name in ("prompts", "steps", "repeats", "limit")}
-    origin = provenance(model, **sizes, gpu=given.device.type == "cuda")
+    origin = provenance(model, **sizes, limit=SLOW)
     record(table, given.out, origin | {"wall_seconds": round(time.perf_counter() - start, 1)})
-    shown = table.drop(columns=["median", "cpu_seconds", "repeats"])
+    shown = table.drop(columns=["median", "repeats"])
     print(shown.to_string(index=False, na_rep="", float_format="{:.4g}".format))
     print(f"\nRecorded in {given.out}: {origin['device']}, {origin['threads']} threads")
 

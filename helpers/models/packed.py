@@ -31,7 +31,7 @@ from filelock import FileLock
 
 from helpers.settings import SETTINGS
 
-LAYOUT = 1  # of the folder; a folder of another layout is not read
+LAYOUT = 2  # of the folder; a folder of another layout is not read
 CHECKED = "checked.json"  # sizes and times of the files when their checksums were last compared
 
 
@@ -188,6 +188,7 @@ def convert(gguf: Path, into: Path) -> None:
     config = model.config.to_dict()
     # transformers refuses to save a dequantised model, though its weights are plain floats.
     del config["quantization_config"]
+    del config["_name_or_path"]  # the temporary folder
     config["architectures"] = [type(model).__name__]
     (into / "config.json").write_text(json.dumps(config, indent=2))
     weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}

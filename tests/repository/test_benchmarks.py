@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import math
 
 import pytest
@@ -23,7 +22,7 @@ from helpers.results.records import read_record
 
 pytestmark = pytest.mark.unit
 IN_32_BITS = ("EleutherAI/gpt-neo-1.3B", "HuggingFaceTB/SmolLM2-135M-Instruct")  # in parts
-GIVEN = argparse.Namespace(device=torch.device("cpu"), repeats=2, limit=30.0)
+CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
@@ -86,21 +85,21 @@ def test_variants_that_differ_are_refused_before_any_is_timed(number) -> None:
     right = bench.Variant("right", lambda: runs.append("right") or torch.ones(2))
     wrong = bench.Variant("wrong", lambda: runs.append("wrong") or torch.tensor([1.0, number]))
     with pytest.raises(ValueError, match="'wrong' does not compute what 'right' computes"):
-        bench.compare("case", [right, wrong], GIVEN)
+        bench.compare("case", [right, wrong], 2, CPU)
     assert runs == ["right", "wrong"]
 
 
-def test_variants_take_turns_and_slow_ones_run_once() -> None:
+def test_variants_take_turns_and_slow_ones_run_once(monkeypatch) -> None:
     runs = []
     variants = []
     for name in "ab":
         run = lambda name=name: runs.append(name) or torch.ones(1)  # noqa: E731
         variants.append(bench.Variant(name, run))
-    rows = bench.compare("case", variants, GIVEN)
+    rows = bench.compare("case", variants, 2, CPU)
     assert runs == ["a", "b"] * 3 and [row["repeats"] for row in rows] == [2, 2]
     runs.clear()
-    slow = argparse.Namespace(**vars(GIVEN) | {"limit": 0.0})
-    rows = bench.compare("case", variants, slow)
+    monkeypatch.setattr(bench, "SLOW", 0.0)
+    rows = bench.compare("case", variants, 2, CPU)
     assert runs == ["a", "b"] and [row["repeats"] for row in rows] == [1, 1]
 
 
