@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .PHONY: help setup model book chapter picture test test-quick lint format bench gpu gpu-kit \
-  assignments grade lab serve clean
+  assignments grade lab serve live clean
 
 # Variables given on the command line are taken as typed: make expands nothing in them, and recipes
 # read them from the environment ("$$PORT"), so that neither does the shell.
@@ -103,6 +103,7 @@ model: setup
 book: model ## Execute the chapters that are out of date and build the site into _build/html
 	@$(PY) -m book._ext.build
 	@$(PY) -m assignments.tools.publish
+	@$(PY) -m live.publish
 
 chapter: model ## Execute and build one chapter: make chapter CHAPTER=pareto
 	@[ -n "$$CHAPTER" ] || { echo "Name it: make chapter CHAPTER=pareto" >&2; exit 1; }
@@ -145,11 +146,18 @@ grade: model ## Grade a folder of submissions: make grade SUBMISSIONS=folder
 	@[ -n "$$SUBMISSIONS" ] || { echo "Name the folder: make grade SUBMISSIONS=folder" >&2; exit 1; }
 	@$(WITH) GRADE_FLAGS -m assignments.tools.grade "$$SUBMISSIONS"
 
+live: model ## Build the page that runs the model in a browser; needs npm
+ifeq ($(PY),.venv/bin/python)
+	@$(PY) -m pip install --quiet -c constraints.txt -e '.[live]'
+endif
+	@$(PY) -m live.build
+
 lab: model ## Open the notebooks in JupyterLab
 	@$(WITH) LAB_FLAGS -m jupyter lab book
 
 serve: ## Serve the built site on this machine only
-	@[ -f _build/html/index.html ] || { echo "There is no site yet: run make book." >&2; exit 1; }
+	@[ -f _build/html/index.html ] || [ -f _build/html/live/index.html ] || \
+	  { echo "There is no site yet: run make book." >&2; exit 1; }
 	@$(PY) -c 'import socket, sys; socket.create_server(("127.0.0.1", int(sys.argv[1])))' "$$PORT" \
 	  2>/dev/null || { echo "Port $$PORT cannot be used (taken, or no port number):" \
 	  "name another, or PORT=0 for a free one." >&2; exit 1; }

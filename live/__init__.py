@@ -1,0 +1,1 @@
+"""`make live`: a page that runs the embedded model in the reader's browser."""
