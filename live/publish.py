@@ -1,4 +1,4 @@
-"""``python -m live.publish``: link the page that runs the model from the built site."""
+"""``python -m live.publish``: link the page that runs the model and the built site to each other."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ OPEN = '<p><a class="reference external" href="live/index.html">Open the page</a
 
 
 def publish(site: Path) -> Path | None:
-    """Put the link onto the site's page about it; that page, or None if either is not there."""
-    page = site / "live.html"
-    if not page.is_file() or not (site / "live" / "index.html").is_file():
+    """Link both ways; the site's page about it, or None if either is not there."""
+    about, page = site / "live.html", site / "live" / "index.html"
+    if not about.is_file() or not page.is_file():
         return None
-    html = LINK.sub(lambda match: match[1] + OPEN + match[2], page.read_text(encoding="utf-8"))
+    html = LINK.sub(lambda match: match[1] + OPEN + match[2], about.read_text(encoding="utf-8"))
+    about.write_text(html, encoding="utf-8")
+    html = page.read_text(encoding="utf-8").replace('<a id="home" hidden ', '<a id="home" ')
     page.write_text(html, encoding="utf-8")
-    return page
+    return about
 
 
 if __name__ == "__main__":

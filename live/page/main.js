@@ -42,7 +42,7 @@ async function load() {
   const { parts, files, tensors, shape, bos } = manifest;
   const total = parts.reduce((sum, part) => sum + part.bytes, 0);
   let done = 0;
-  client = new Client();
+  client = window.live = new Client(); // on the window for the console, and for tests
   await client.call("start", { parts, files, tensors, shape, bos });
   for await (const { bytes } of loadParts(parts)) {
     done += bytes.length;
