@@ -1,4 +1,4 @@
-"""``python -m live.publish``: link the page that runs the model and the built site to each other."""
+"""``python -m live.publish``: link the page that runs the model with the built site."""
 
 from __future__ import annotations
 

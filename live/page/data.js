@@ -25,7 +25,9 @@ async function fromServer(name, path) {
 async function fromScript(name, path) {
   const script = document.createElement("script");
   const text = await new Promise((resolve, reject) => {
-    window.livePart = (given, base64) => resolve(base64);
+    window.livePart = (given, base64) => {
+      if (given === name) resolve(base64);
+    };
     script.onload = () => reject(missing(name, "its script holds no data"));
     script.onerror = () => reject(missing(name, "there is no such file"));
     script.src = path;

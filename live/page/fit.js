@@ -49,16 +49,16 @@ export async function fit(model, ids, answers, start, options, onStep) {
   const { lambdaF, lambdaM, learningRate, epochs } = options;
   const n = ids.length;
   const end = model.shape.n_layers;
-  const last = async (betas, all) => model.logits(model.last(all[end], n));
+  const last = (all) => model.logits(model.last(all[end], n));
   const alpha = start.slice();
-  const [base] = await last([0], await model.streams(ids, alpha, [0]));
+  const [base] = await last(await model.streams(ids, alpha, [0]));
   const mean = new Float64Array(alpha.length);
   const square = new Float64Array(alpha.length);
   for (let step = 1; step <= epochs; step++) {
     // Both signs of β in one batch.
     const betas = [1, -1];
     const all = await model.streams(ids, alpha, betas);
-    const [plus, minus] = await last(betas, all);
+    const [plus, minus] = await last(all);
     const terms = objective(plus, minus, base, answers, options);
     const size = alpha.reduce((sum, a) => sum + Math.abs(a), 0);
     const { effectiveness, faithfulness } = terms;

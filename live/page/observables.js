@@ -30,7 +30,7 @@ export function headFeatures(model, m, norms) {
   const features = [];
   for (let layer = 0; layer < n_layers; layer++) {
     const wO = model.weight(`blk.${layer}.attn_output.weight`).data; // [d_model, head · d_head]
-    const wV = model.weight(`blk.${layer}.attn_v.weight`).data; // [key/value head · d_head, d_model]
+    const wV = model.weight(`blk.${layer}.attn_v.weight`).data; // [kv · d_head, d_model]
     for (let head = 0; head < n_heads; head++) {
       const shared = Math.floor((head * n_kv_heads) / n_heads);
       const feature = new Float32Array(d_model);

@@ -172,7 +172,8 @@ export class Scale {
   /** In three requests, so that others come in between. */
   async updateCurve() {
     const points = [];
-    const mine = (this.curve = {});
+    const mine = {}; // tells this curve from a later one
+    this.curve = mine;
     find("curve").setAttribute("aria-busy", "true");
     for (let i = 0; i < BETAS.length; i += 3) {
       const betas = BETAS.slice(i, i + 3);

@@ -175,6 +175,6 @@ def test_modules_are_linted() -> None:
     biome = ROOT / "_build" / "live" / "npm" / "node_modules" / ".bin" / "biome"
     if not biome.exists():
         pytest.skip("the linter is installed by make live")
-    command = [biome, "lint", "--config-path", ROOT / "live", "--error-on-warnings"]
-    done = subprocess.run([*command, ROOT / "live" / "page"], capture_output=True, text=True)
+    command = [biome, "lint", "--error-on-warnings", "page"]
+    done = subprocess.run(command, cwd=ROOT / "live", capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
