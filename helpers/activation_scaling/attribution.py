@@ -21,6 +21,7 @@ from helpers.activation_scaling.interventions import ActivScalar
 from helpers.activation_scaling.objective import logit_diff
 from helpers.activation_scaling.points import Points
 from helpers.models.direct import logit_diff_vector, readout
+from helpers.models.hooks import hooked
 from helpers.models.resume import Run
 from helpers.models.run import HOOKS, last_logits, read_activations, unembed
 from helpers.models.tokens import check_one_length
@@ -74,7 +75,7 @@ def noised_activations(
         out[:, 1:] += scale * torch.stack(noise).to(embedding)
         return out
 
-    with model.hooks(fwd_hooks=[("hook_embed", corrupt)]):
+    with hooked(model, [("hook_embed", corrupt)]):
         return activations(model, prompts.tokens, points)
 
 
@@ -123,7 +124,7 @@ def activ_patch(
             row = swaps[:, 1]
             if not len(row):
                 continue
-            with model.hooks(fwd_hooks=hooks):
+            with hooked(model, hooks):
                 logits = unembed(model, run.edited(model, layer, pos, lambda x: x, row))
             fall = logit_diff(base[row] - logits, *(answer[row] for answer in answers)) / strength
             for at, place, where in places:
@@ -161,7 +162,7 @@ def attr_patch(
         return own[place].clone()  # a model may add to its input in place
 
     hooks = [(_hook(place), partial(watch, place=place)) for place in _places(points)]
-    with torch.enable_grad(), model.hooks(fwd_hooks=hooks):
+    with torch.enable_grad(), hooked(model, hooks):
         difference = logit_diff(last_logits(model, prompts.tokens), prompts.correct, prompts.wrong)
         gradients = torch.autograd.grad(difference.sum(), list(own.values()))
     # Those of a run like that of ``other``, so that equal activations differ by exactly 0.

@@ -17,6 +17,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from helpers.activation_scaling.interventions import Intervention
 from helpers.activation_scaling.points import Points
 from helpers.models.run import HOOKS, read_activations
+from helpers.models.tokens import PAD
 
 
 class Dynamic(Intervention):
@@ -71,6 +72,7 @@ class Dynamic(Intervention):
         names = {}
         for site in self.points.sites:
             names[site] = [HOOKS[site].format(layer=layer) for layer in self.points.layers]
+        tokens = tokens[tokens != PAD]
         cache, _ = read_activations(model, tokens[None], sum(names.values(), []))
         maps = {}
         for site in self.points.sites:

@@ -17,6 +17,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from helpers.activation_scaling.ascent import Fit, FitJob, Result, fit_batch
 from helpers.activation_scaling.interventions import Intervention
 from helpers.activation_scaling.objective import Objective
+from helpers.models.hooks import alone
 from helpers.models.tokens import PAD
 from helpers.prompts.prompts import Prompts
 
@@ -135,7 +136,8 @@ def _in_batches(
     while len(results) < len(jobs):
         group = jobs[len(results) : len(results) + size]
         try:
-            results += fit_batch(model, group, *how)
+            with alone(model):
+                results += fit_batch(model, group, *how)
             continue
         except RuntimeError as error:
             if not out_of_memory(error) or len(group) == 1:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformer_lens.model_bridge import TransformerBridge
 
 from helpers.activation_scaling.points import Points
+from helpers.models.hooks import hooked, padded_ends
 from helpers.models.load import device_of
 from helpers.models.prefix import Runs
 from helpers.models.run import HOOKS
@@ -133,7 +134,7 @@ class Intervention(nn.Module, ABC):
 
         def hook(site: str, layer: int):
             def replace(h: Tensor, hook) -> Tensor:
-                self._check(h)
+                self._check(h, padded_ends(model) is not None)
                 # In the precision of θ where that is the higher one; a model of 16 bits gets 16.
                 wide = h.to(torch.promote_types(h.dtype, self.theta[site].dtype))
                 return change(wide, site, layer).to(h.dtype)
@@ -146,21 +147,25 @@ class Intervention(nn.Module, ABC):
                 hooks.append((self.hook_name(site, number), hook(site, layer)))
         before, self._at = self._at, at
         try:
-            with model.hooks(fwd_hooks=hooks):
+            with hooked(model, hooks):
                 yield
         finally:
             self._at = before
 
     def check_tokens(self, tokens: Int[Tensor, "batch pos"]) -> None:
         """Raise ValueError for prompts of mixed length if the points are tied to positions."""
-        if self.points.n_pos is not None and is_padded(tokens):
+        self._check_lengths(is_padded(tokens))
+
+    def _check_lengths(self, padded: bool) -> None:
+        if self.points.n_pos is not None and padded:
             raise ValueError(
                 f"this intervention is tied to prompts of {self.points.n_pos} tokens, and these "
                 "are of several lengths. "
                 "A dynamic intervention takes any (helpers.activation_scaling.dynamic)."
             )
 
-    def _check(self, h: Tensor) -> None:
+    def _check(self, h: Tensor, padded: bool) -> None:
+        self._check_lengths(padded)
         if h.device != (here := next(iter(self.theta.values())).device):
             raise ValueError(
                 f"this intervention's parameters are on {here}, and the activations it acts on "

@@ -17,9 +17,10 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import DynamicCache
 
+from helpers.models.checks import whole
 from helpers.models.load import kv_heads
 from helpers.models.run import last_logits, last_logits_after
-from helpers.models.tokens import PAD, check_one_length, is_padded
+from helpers.models.tokens import check_one_length, check_tokens, ends, is_padded
 
 # Positions that must be saved to pay for a forward pass more, which reads all weights again on a
 # CPU; on a GPU its many small kernels take longer than the positions of the book's prompts.
@@ -50,6 +51,7 @@ class Prefix:
         Raises:
             ValueError: prompts of several lengths.
         """
+        check_tokens(model, tokens)
         check_one_length(tokens)
         cache = DynamicCache()
         last_logits_after(model, tokens, cache)
@@ -90,8 +92,10 @@ class Runs:
     @torch.no_grad()
     def of(cls, model: TransformerBridge, tokens: Int[Tensor, "prompt pos"], first: int) -> Runs:
         """Prepare runs that leave the positions before ``first`` alone."""
+        check_tokens(model, tokens)
+        first = whole("first", first, 0, tokens.shape[1])
         if is_padded(tokens):
-            lengths = (tokens != PAD).sum(-1)
+            lengths = ends(tokens) + 1
             parts = {}
             for length in lengths.unique().tolist():
                 some = tokens[lengths == length, :length]
@@ -133,7 +137,7 @@ class Runs:
         self, model: TransformerBridge, steered: Steered, rows: Int[Tensor, "group row"]
     ) -> Float[Tensor, "group row d_vocab"]:
         """One length after the other where that saves enough padding, else all of them padded."""
-        lengths = (self.tokens[rows] != PAD).sum(-1)  # [group row]
+        lengths = ends(self.tokens[rows]) + 1  # [group row]
         alike = bool((lengths == lengths[0]).all())
         padding = int((lengths.max() - lengths).sum())
         found = lengths[0].unique().tolist()

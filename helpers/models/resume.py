@@ -19,7 +19,10 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import DynamicCache
 
-from helpers.models.tokens import check_one_length
+from helpers.models import checks
+from helpers.models.checks import whole
+from helpers.models.hooks import hooked
+from helpers.models.tokens import check_one_length, check_tokens
 
 END = "ln_final.hook_in"
 # Positions that must be saved before the tokens common to all prompts get a run of their own,
@@ -52,9 +55,11 @@ class Run:
         """Run the prompts, ``batch_size`` in one forward pass.
 
         Raises:
-            ValueError: prompts of several lengths.
+            TypeError, ValueError: prompts of several lengths, or that the model cannot take.
         """
+        check_tokens(model, tokens)
         check_one_length(tokens)
+        size = whole("batch_size", batch_size)
         names = [f"blocks.{layer}.hook_resid_pre" for layer in range(model.cfg.n_layers)]
         names.append(END)
         # Tokens that all prompts begin with run once.
@@ -66,7 +71,7 @@ class Run:
             past = _past([start])
 
         streams, caches = [], []
-        for chunk in tokens[:, shared:].split(batch_size):
+        for chunk in tokens[:, shared:].split(size):
             none = torch.zeros(len(chunk), dtype=torch.long, device=tokens.device)
             caches.append(_cache(past, none, shared))
             stream = _forward(model, chunk, caches[-1], names)
@@ -97,14 +102,11 @@ class Run:
             rows: which prompts, also several times the same; all of them if not given.
 
         Raises:
-            ValueError: no such layer or position.
+            TypeError, ValueError: no such layer, position or row.
         """
-        n_pos = self.tokens.shape[1]
-        if not 0 <= layer < model.cfg.n_layers:
-            raise ValueError(f"layer {layer} is not one of 0 to {model.cfg.n_layers - 1}.")
-        if not -n_pos <= position < n_pos:
-            raise ValueError(f"position {position} is not in prompts of {n_pos} tokens.")
-        rows, first = self._all() if rows is None else rows, position % n_pos
+        n_pos, rows = self.tokens.shape[1], self._rows(rows)
+        layer = whole("layer", layer, 0, model.cfg.n_layers)
+        first = whole("position", position, -n_pos, n_pos) % n_pos
         x = self.stream[layer][rows, first:]
         x[:, 0] = edit(x[:, 0])  # x is a copy
         with _entered(model, layer, x):
@@ -123,10 +125,11 @@ class Run:
         batch_size: int = 64,
     ) -> Float[Tensor, "vector row d_model"]:
         """As :meth:`edited`, with every vector added to every prompt's stream."""
-        rows = self._all() if rows is None else rows
+        rows, size = self._rows(rows), whole("batch_size", batch_size)
+        vectors = checks.vectors("vectors", vectors, model.cfg.d_model)
         numbers = torch.arange(len(vectors), device=rows.device)
         ends = []
-        for pairs in torch.cartesian_prod(numbers, rows).split(batch_size):
+        for pairs in torch.cartesian_prod(numbers, rows).split(size):
             vector, row = pairs.to(self.tokens.device).unbind(1)
             ends.append(self.edited(model, layer, position, vectors[vector].__add__, row))
         return torch.cat(ends).unflatten(0, (len(vectors), len(rows)))
@@ -145,12 +148,12 @@ class Run:
         def keep(value: Tensor, hook, name: str) -> None:
             kept[name] = value[:, 0].clone()
 
-        with model.hooks(fwd_hooks=[(name, partial(keep, name=name)) for name in names]):
+        with hooked(model, [(name, partial(keep, name=name)) for name in names]):
             self.edited(model, 0, position, lambda x: x, rows)
         return [kept[name] for name in names]
 
-    def _all(self) -> Int[Tensor, " prompt"]:
-        return torch.arange(len(self.tokens), device=self.tokens.device)
+    def _rows(self, rows: Int[Tensor, " row"] | None) -> Int[Tensor, " row"]:
+        return checks.rows(rows, len(self.tokens)).to(self.tokens.device)
 
 
 def _forward(
@@ -165,7 +168,7 @@ def _forward(
     def keep(value: Tensor, hook, name: str) -> None:
         kept[name] = value.clone()  # some models add to the stream in place
 
-    with model.hooks(fwd_hooks=[(name, partial(keep, name=name)) for name in names]):
+    with hooked(model, [(name, partial(keep, name=name)) for name in names]):
         model.original_model.base_model(input_ids=tokens, past_key_values=cache, use_cache=True)
     return [kept[name] for name in names]
 
@@ -202,11 +205,17 @@ def _entered(
     def skip(stream: Tensor, *args, **kwargs) -> Tensor | tuple[Tensor]:
         return (stream,) if in_tuple else stream
 
-    try:
-        for block in before:
-            block.__dict__["forward"] = skip  # shadows the class's method
-        with model.hooks(fwd_hooks=[(f"blocks.{layer}.hook_resid_pre", lambda old, hook: x)]):
-            yield
-    finally:
+    def leave() -> None:
         for block in before:
             block.__dict__.pop("forward", None)
+
+    with hooked(model, [(f"blocks.{layer}.hook_resid_pre", lambda old, hook: x)]):
+        try:
+            try:
+                for block in before:
+                    block.__dict__["forward"] = skip  # shadows the class's method
+                yield
+            finally:
+                leave()
+        finally:
+            leave()  # again, in case that an interrupt cut the first short

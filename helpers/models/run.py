@@ -11,8 +11,10 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import DynamicCache
 
+from helpers.models.checks import whole
+from helpers.models.hooks import alone, hooked
 from helpers.models.norms import Norm
-from helpers.models.tokens import ends, is_padded
+from helpers.models.tokens import check_tokens, ends, is_padded
 
 # Site -> the hook where its activation can be replaced. ``head_out`` is what a head adds to the
 # residual stream, z @ W_O: not every architecture has a hook for it (GPT-Neo has no hook_result),
@@ -34,15 +36,21 @@ def last_logits(
 
     Hooks on the model act as in ``model(tokens)``. Prompts may be padded with ``PAD`` on the
     right: a causal model's token sees nothing of what comes after it.
+
+    Raises:
+        TypeError, ValueError: tokens that :func:`helpers.models.tokens.check_tokens` refuses.
+        RuntimeError: another thread is using the model.
     """
-    if is_padded(tokens):
-        # logits_to_keep takes one set of positions for the batch; each row picks its own from them.
-        kept, own = ends(tokens).unique(return_inverse=True)
-        logits = model.original_model(
-            input_ids=tokens.clamp_min(0), logits_to_keep=kept, use_cache=False
-        ).logits
-        return logits[torch.arange(len(tokens), device=tokens.device), own]
-    return last_logits_after(model, tokens, None)
+    check_tokens(model, tokens)
+    if not is_padded(tokens):
+        return last_logits_after(model, tokens, None)
+    # logits_to_keep takes one set of positions for the batch; each row picks its own from them.
+    last = ends(tokens)
+    kept, own = last.unique(return_inverse=True)
+    how = {"logits_to_keep": kept, "use_cache": False}
+    with alone(model, last):
+        logits = model.original_model(input_ids=tokens.clamp_min(0), **how).logits
+    return logits[torch.arange(len(tokens), device=tokens.device), own]
 
 
 def last_logits_after(
@@ -56,7 +64,8 @@ def last_logits_after(
     # multiplies row by row, reading all of W_U for each.
     last = torch.tensor([tokens.shape[1] - 1], device=tokens.device)
     how = {"logits_to_keep": last, "past_key_values": cache, "use_cache": cache is not None}
-    return model.original_model(input_ids=tokens, **how).logits[:, -1]
+    with alone(model):
+        return model.original_model(input_ids=tokens, **how).logits[:, -1]
 
 
 @torch.no_grad()
@@ -76,11 +85,11 @@ def read_activations(
         batch_size: prompts in one forward pass.
 
     Raises:
-        ValueError: a hook that this model does not have.
+        TypeError, ValueError: a hook that this model does not have, tokens that
+            :func:`last_logits` refuses, or a ``batch_size`` below 1.
     """
-    names = list(names)
-    if unknown := [name for name in names if name not in model.hook_dict]:
-        raise ValueError(f"{model.cfg.model_name} has no hook {unknown[0]!r}.")
+    check_tokens(model, tokens)
+    size, names = whole("batch_size", batch_size), list(names)
     kept: dict[str, list[Tensor]] = {name: [] for name in names}
 
     def keep(value: Tensor, hook, name: str) -> None:
@@ -88,8 +97,8 @@ def read_activations(
         kept[name].append(value.detach().clone())
 
     hooks = [(name, partial(keep, name=name)) for name in names]
-    with model.hooks(fwd_hooks=hooks):
-        logits = [last_logits(model, chunk) for chunk in tokens.split(batch_size)]
+    with hooked(model, hooks):
+        logits = [last_logits(model, chunk) for chunk in tokens.split(size)]
     return {name: torch.cat(values) for name, values in kept.items()}, torch.cat(logits)
 
 

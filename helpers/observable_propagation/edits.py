@@ -16,8 +16,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
+from helpers.models import checks
+from helpers.models.checks import whole
+from helpers.models.hooks import hooked, padded_ends
 from helpers.models.run import last_logits
-from helpers.models.tokens import resolve_position
+from helpers.models.tokens import check_tokens, resolve_position
 
 Vector = Float[Tensor, " d_model"]
 Inputs = Float[Tensor, "*batch d_model"]
@@ -35,31 +38,46 @@ def edited(
     Args:
         layer: ``n_layers`` is the end, in front of ln_final.
         where: the token or tokens, for example ``-1`` or ``slice(1, None)``, or one for each
-            prompt. Negative ones count from the end of the batch: for padded prompts give
-            :func:`helpers.models.tokens.ends`.
+            prompt. A negative one counts from each prompt's own end.
         edit: from x, [batch pos d_model] or [batch d_model], to x̃ of the same shape; for example
             ``lambda x: x + v``.
 
     Raises:
-        ValueError: no such layer.
+        TypeError, ValueError: no such layer; inside the block, no such token.
     """
     n_layers = model.cfg.n_layers
-    if not 0 <= layer <= n_layers:
-        raise ValueError(
-            f"no layer {layer}: layers are 0 to {n_layers - 1}, {n_layers} is the end."
-        )
+    layer = whole("layer", layer, 0, n_layers + 1)
     name = f"blocks.{layer}.hook_resid_pre"
     if layer == n_layers:
         name = f"blocks.{layer - 1}.hook_resid_post"
 
     def replace(x: Tensor, hook) -> Tensor:
-        rows = torch.arange(len(x), device=x.device) if isinstance(where, Tensor) else slice(None)
-        x = x.clone()
-        x[rows, where] = edit(x[rows, where])
+        x, at, rows = x.clone(), _tokens_of(model, where, x), slice(None)
+        if isinstance(at, Tensor):
+            rows = torch.arange(len(x), device=x.device)
+        x[rows, at] = edit(x[rows, at])
         return x
 
-    with model.hooks(fwd_hooks=[(name, replace)]):
+    with hooked(model, [(name, replace)]):
         yield model
+
+
+def _tokens_of(
+    model: TransformerBridge, where: int | slice | Tensor, x: Float[Tensor, "batch pos d_model"]
+) -> int | slice | Tensor:
+    """The tokens of a batch that ``where`` means."""
+    ends, n_pos = padded_ends(model), x.shape[1]
+    if isinstance(where, slice):
+        if ends is not None and min(where.start or 0, where.stop or 0) < 0:
+            raise ValueError(f"{where} counts from the end of prompts of several lengths.")
+        return where
+    if isinstance(where, Tensor):
+        if where.shape != x.shape[:1] or where.is_floating_point() or where.dtype == torch.bool:
+            raise ValueError(f"{where} is not one whole number for each of {len(x)} prompts.")
+        return where
+    shortest = n_pos if ends is None else int(ends.min()) + 1
+    position = whole("position", where, -shortest, shortest)
+    return position if ends is None or position >= 0 else ends + 1 + position
 
 
 @torch.no_grad()
@@ -82,9 +100,12 @@ def steer(
     Raises:
         ValueError: no such layer, or a prompt without such a position.
     """
+    check_tokens(model, tokens)
+    size, layer = whole("batch_size", batch_size), whole("layer", layer, 0, model.cfg.n_layers + 1)
+    vectors = checks.vectors("vectors", vectors, model.cfg.d_model)
     where, logits = resolve_position(tokens, position), []
     pairs = torch.cartesian_prod(torch.arange(len(vectors)), torch.arange(len(tokens)))
-    for chunk in pairs.to(tokens.device).split(batch_size):
+    for chunk in pairs.to(tokens.device).split(size):
         vector, prompt = chunk.unbind(1)
         added = vectors[vector]
         with edited(model, layer, where[prompt], lambda x, added=added: x + added):

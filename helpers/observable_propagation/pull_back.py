@@ -17,6 +17,7 @@ from scipy.optimize import brentq
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
+from helpers.models.hooks import alone
 from helpers.models.load import per_head
 from helpers.models.norms import Norm
 
@@ -109,7 +110,8 @@ def through_heads(
 
 def mlp_output(model: TransformerBridge, layer: int, x: Vectors) -> Vectors:
     """MLP(x), for x in its own input (after ln2)."""
-    return model.blocks[layer].mlp(x.reshape(-1, 1, x.shape[-1])).reshape(x.shape)
+    with alone(model):
+        return model.blocks[layer].mlp(x.reshape(-1, 1, x.shape[-1])).reshape(x.shape)
 
 
 @torch.enable_grad()

@@ -7,7 +7,8 @@ from random import Random
 
 from transformer_lens.model_bridge import TransformerBridge
 
-from helpers.models.tokens import is_single, tokenize
+from helpers.models.checks import whole
+from helpers.models.tokens import check_one_length, is_single, tokenize
 from helpers.prompts.people import one_token_names
 from helpers.prompts.prompts import Prompts, Task
 from helpers.prompts.words import capitals
@@ -66,6 +67,7 @@ def counterfactual(model: TransformerBridge, prompts: Prompts) -> Prompts:
         ValueError: prompts of several lengths, a counterfactual of another length than its prompt,
             or one that changes nothing.
     """
+    check_one_length(prompts.tokens)
     countries = {" " + capital: country for country, capital in capitals()}
     texts = []
     for text, right, wrong in zip(prompts.texts, prompts.correct_texts, prompts.wrong_texts):
@@ -103,12 +105,10 @@ def pronoun_task(
     Raises:
         ValueError: unknown template, sizes that are not positive and even, or too few names.
     """
-    if not 0 <= template < len(PRONOUN_TEMPLATES):
-        raise ValueError(
-            f"the pronoun task has templates 0 to {len(PRONOUN_TEMPLATES) - 1}, not {template}."
-        )
-    if n_train < 2 or n_test < 2 or n_train % 2 or n_test % 2:
-        raise ValueError(f"n_train = {n_train} and n_test = {n_test} must be even and at least 2.")
+    template = whole("template", template, 0, len(PRONOUN_TEMPLATES))
+    n_train, n_test = whole("n_train", n_train, 2), whole("n_test", n_test, 2)
+    if n_train % 2 or n_test % 2:
+        raise ValueError(f"n_train = {n_train} and n_test = {n_test} must be even.")
     # Names that are one token for this model, enough of each sex.
     text, random = PRONOUN_TEMPLATES[template], Random(seed)
     kept, dropped = one_token_names(model, seed)

@@ -203,7 +203,10 @@ def test_an_edit_acts_on_the_tokens_named_and_is_gone_after_an_error(tiny) -> No
     with edited(tiny, 1, slice(3, 5), lambda x: x + v):
         changed = (tiny(TOKENS) - base).abs().amax((0, 2))
     assert (changed[:3] == 0).all() and (changed[3:] > 1e-6).all()
-    with pytest.raises(ValueError, match="layers are 0 to 1"), edited(tiny, 3, -1, lambda x: x):
+    with (
+        pytest.raises(ValueError, match="layer = 3 must be 0 to 2"),
+        edited(tiny, 3, -1, lambda x: x),
+    ):
         pass
     with pytest.raises(RuntimeError, match="mine"), edited(tiny, 0, -1, lambda x: x + v):
         raise RuntimeError("mine")

@@ -53,7 +53,7 @@ def test_the_pronoun_task_is_balanced_shares_no_name_and_is_known_to_the_model(s
 
 @pytest.mark.parametrize(
     ("template", "n", "message"),
-    [(9, 8, "templates 0 to"), (0, 7, "must be even"), (0, 4000, "Ask for fewer")],
+    [(9, 8, "template = 9 must be 0 to 2"), (0, 7, "must be even"), (0, 4000, "Ask for fewer")],
 )
 def test_a_pronoun_task_that_cannot_be_made_says_why(smollm2, template, n, message):
     with pytest.raises(ValueError, match=message):
