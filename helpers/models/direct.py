@@ -15,10 +15,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
+from helpers.models.checks import rows, vectors
 from helpers.models.load import per_head
 from helpers.models.norms import Norm
 from helpers.models.run import read_activations
-from helpers.models.tokens import at_ends
+from helpers.models.tokens import at_ends, check_tokens
 
 Vectors = Float[Tensor, "#batch d_model"]
 
@@ -51,6 +52,11 @@ def logit_diff_vector(
     model: TransformerBridge, correct: Int[Tensor, " batch"], wrong: Int[Tensor, " batch"]
 ) -> tuple[Float[Tensor, "batch d_model"], Float[Tensor, " batch"]]:
     """Each prompt's logit difference, correct − wrong, as m = W_U n and n·b_U."""
+    if correct.shape != wrong.shape:
+        raise ValueError(f"{len(correct)} correct and {len(wrong)} wrong answers must match.")
+    for answers in (correct, wrong):
+        if not rows(answers, model.cfg.d_vocab).equal(answers):
+            raise ValueError(f"answers must be ids of tokens, not {answers.tolist()}.")
     difference = model.W_U[:, correct] - model.W_U[:, wrong]
     return difference.T, model.b_U[correct] - model.b_U[wrong]
 
@@ -86,6 +92,12 @@ def direct_attribution(
         m, bias: W_U n and n·b_U, one for all prompts or one for each.
         batch_size: prompts in one forward pass.
     """
+    check_tokens(model, tokens)
+    m, bias = vectors("m", m, model.cfg.d_model), torch.as_tensor(bias).to(m)
+    if m.ndim > 1 and m.shape != (len(tokens), model.cfg.d_model):
+        raise ValueError(f"m has shape {tuple(m.shape)} for {len(tokens)} prompts.")
+    if bias.shape not in ((), (1,), (len(tokens),)) or not bias.isfinite().all():
+        raise ValueError(f"bias must be a finite number, or one for each prompt, not {bias}.")
     layers = range(model.cfg.n_layers)
     names = ["ln_final.hook_in", "blocks.0.hook_resid_pre"]
     for layer in layers:

@@ -71,6 +71,8 @@ def hooked(model: TransformerBridge, hooks: Sequence[Hook]) -> Iterator[Transfor
         ValueError: a hook that this model does not have.
         RuntimeError: another thread is using the model.
     """
+    if not all(callable(function) for _, function in hooks):
+        raise TypeError("a hook is a name and a function of an activation.")
     places = model.hook_dict
     if unknown := [name for name, _ in hooks if name not in places]:
         raise ValueError(f"{model.cfg.model_name} has no hook {unknown[0]!r}.")

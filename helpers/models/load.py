@@ -79,7 +79,10 @@ def resolve_device(name: str) -> torch.device:
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    device = torch.device(name)
+    try:
+        device = torch.device(name)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"{name!r} is no device: cpu, mps, cuda, cuda:N or auto are.") from error
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise ValueError("device 'mps' is not available. Set BOOK_DEVICE=cpu or auto.")
     n_cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0

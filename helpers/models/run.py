@@ -11,7 +11,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import DynamicCache
 
-from helpers.models.checks import whole
+from helpers.models.checks import vectors, whole
 from helpers.models.hooks import alone, hooked
 from helpers.models.norms import Norm
 from helpers.models.tokens import check_tokens, ends, is_padded
@@ -89,7 +89,7 @@ def read_activations(
             :func:`last_logits` refuses, or a ``batch_size`` below 1.
     """
     check_tokens(model, tokens)
-    size, names = whole("batch_size", batch_size), list(names)
+    size, names = whole("batch_size", batch_size), [*names]
     kept: dict[str, list[Tensor]] = {name: [] for name in names}
 
     def keep(value: Tensor, hook, name: str) -> None:
@@ -106,4 +106,5 @@ def unembed(
     model: TransformerBridge, x: Float[Tensor, "*batch d_model"]
 ) -> Float[Tensor, "*batch d_vocab"]:
     """Logits from the residual stream in front of ``ln_final``."""
+    x = vectors("x", x, model.cfg.d_model)
     return Norm.of(model, "ln_final")(x) @ model.W_U + model.b_U

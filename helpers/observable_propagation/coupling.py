@@ -11,6 +11,8 @@ from scipy import stats
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
+from helpers.models.checks import real, vectors, whole
+
 
 def coupling(
     y1: Float[Tensor, "*batch d_model"], y2: Float[Tensor, "*batch d_model"]
@@ -21,7 +23,7 @@ def coupling(
     this.
 
     Raises:
-        ValueError: a y₁ that is zero.
+        TypeError, ValueError: a y₁ that is zero, or shapes that do not match.
 
     Example:
         >>> import torch
@@ -29,6 +31,7 @@ def coupling(
         >>> coupling(y1, y2), coupling(y2, y1)
         (tensor(0.5000), tensor(0.0769))
     """
+    _check_pair(y1, y2)
     square = y1.pow(2).sum(-1)
     if (square == 0).any():
         raise ValueError("the coupling from a zero vector is not defined.")
@@ -41,11 +44,19 @@ def cosine(
     """Cosine of the angle between vectors; cosine² = C(y₁, y₂)·C(y₂, y₁).
 
     Raises:
-        ValueError: a zero vector.
+        TypeError, ValueError: a zero vector, or shapes that do not match.
     """
+    _check_pair(y1, y2)
     if (y1.norm(dim=-1) == 0).any() or (y2.norm(dim=-1) == 0).any():
         raise ValueError("the cosine with a zero vector is not defined.")
     return cosine_similarity(y1, y2, dim=-1, eps=0)
+
+
+def _check_pair(y1: Tensor, y2: Tensor) -> None:
+    vectors("y2", y2, vectors("y1", y1).shape[-1])
+    for a, b in zip(reversed(y1.shape), reversed(y2.shape)):
+        if a != b and 1 not in (a, b):
+            raise ValueError(f"shapes {tuple(y1.shape)} and {tuple(y2.shape)} do not match.")
 
 
 @dataclass(frozen=True)
@@ -92,15 +103,18 @@ def best_fit(
         >>> line.slope, line.intercept, line.n_groups
         (2.0, 1.0, 2)
     """
-    a, b = _array(a), _array(b)
-    if a.shape != b.shape or a.ndim != 2 or len(a) < 2:
+    confidence, seed = real("confidence", confidence, 1e-6, 1 - 1e-6), whole("seed", seed, 0)
+    n_resamples, a, b = whole("n_resamples", n_resamples), _array("a", a), _array("b", b)
+    if a.shape != b.shape or a.ndim != 2 or len(a) < 2 or not a.size:
         raise ValueError(
             f"a and b have shapes {a.shape} and {b.shape}; "
             "both must be [group, point], with at least two groups."
         )
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
         raise ValueError("a and b must be finite.")
-    line = stats.linregress(a.ravel(), b.ravel())  # raises ValueError where a never varies
+    if (a == a[0, 0]).all():
+        raise ValueError(f"all values of a are identical, {a[0, 0]}: there is no line over it.")
+    line = stats.linregress(a.ravel(), b.ravel())
     # A line needs only sums of each group. Centred first: a sum of squares less a square loses
     # digits.
     u, v = a - a.mean(), b - b.mean()
@@ -127,5 +141,8 @@ def best_fit(
     return BestFit(**numbers, n_points=a.size, n_groups=len(a))
 
 
-def _array(values: ArrayLike) -> np.ndarray:
-    return np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values, dtype=float)
+def _array(name: str, values: ArrayLike) -> np.ndarray:
+    try:
+        return np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values, float)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise TypeError(f"{name} must be an array of numbers: {error}.") from error

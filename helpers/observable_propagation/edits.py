@@ -55,7 +55,11 @@ def edited(
         x, at, rows = x.clone(), _tokens_of(model, where, x), slice(None)
         if isinstance(at, Tensor):
             rows = torch.arange(len(x), device=x.device)
-        x[rows, at] = edit(x[rows, at])
+        before = x[rows, at]
+        after = edit(before)
+        if not isinstance(after, Tensor) or after.shape != before.shape:
+            raise ValueError(f"the edit must return a tensor of shape {tuple(before.shape)}.")
+        x[rows, at] = after
         return x
 
     with hooked(model, [(name, replace)]):
@@ -72,9 +76,9 @@ def _tokens_of(
             raise ValueError(f"{where} counts from the end of prompts of several lengths.")
         return where
     if isinstance(where, Tensor):
-        if where.shape != x.shape[:1] or where.is_floating_point() or where.dtype == torch.bool:
-            raise ValueError(f"{where} is not one whole number for each of {len(x)} prompts.")
-        return where
+        if len(found := checks.rows(where, n_pos)) != len(x):
+            raise ValueError(f"{len(found)} tokens are given for {len(x)} prompts.")
+        return found.to(x.device)
     shortest = n_pos if ends is None else int(ends.min()) + 1
     position = whole("position", where, -shortest, shortest)
     return position if ends is None or position >= 0 else ends + 1 + position
@@ -124,7 +128,10 @@ def least_norm(features: Float[Tensor, "n d_model"], changes: Float[Tensor, " n"
         >>> least_norm(features, torch.tensor([2.0, 0.0]))
         tensor([1., 1., 0.])
     """
-    if torch.linalg.matrix_rank(features) < len(features):
+    n = len(checks.vectors("features", features, axes=2))
+    if checks.vectors("changes", changes, axes=1).shape[0] != n:
+        raise ValueError(f"{len(changes)} changes for {n} feature vectors.")
+    if torch.linalg.matrix_rank(features) < n:
         raise ValueError(
             "the feature vectors are linearly dependent: what one reads follows from the others."
         )
@@ -146,6 +153,8 @@ class Erasure:
     write: Vector
 
     def __call__(self, x: Inputs, strength: float = 1.0) -> Inputs:
+        checks.vectors("x", x, len(self.read))
+        strength = checks.real("strength", strength)
         amount = (x - self.mean.to(x)) @ self.read.to(x)
         return x - strength * amount[..., None] * self.write.to(x)
 
@@ -170,10 +179,12 @@ def projection(
         >>> feature @ erased, other @ erased
         (tensor(0.), tensor(4.))
     """
+    width = len(checks.vectors("feature", feature, axes=1))
+    checks.vectors("mean", mean, width, axes=1)
     write = _without(feature, spared)
-    if write.norm() < 1e-6 * feature.norm():
+    if write.norm() <= 1e-6 * feature.norm():
         raise ValueError(
-            "the feature vector lies in the span of the spared ones, so they would change with it."
+            "the feature vector is zero or in the span of the spared ones, which would change too."
         )
     return Erasure(mean, feature, write / (write @ feature))
 
@@ -209,8 +220,7 @@ def leace(
         ValueError: an empty group, groups with the same mean, a γ outside of [0, 1], or a Σ that is
             singular.
     """
-    if not 0 <= shrinkage <= 1:
-        raise ValueError(f"shrinkage = {shrinkage} must be between 0 and 1.")
+    shrinkage = checks.real("shrinkage", shrinkage, 0, 1)
     d = _difference(x, group).double()
     centred = (x - x.mean(0)).double()
     covariance = centred.mT @ centred / len(x)
@@ -228,6 +238,9 @@ def leace(
 
 
 def _difference(x: Tensor, group: Tensor) -> Vector:
+    n = len(checks.vectors("x", x, axes=2))
+    if not isinstance(group, Tensor) or group.dtype != torch.bool or group.shape != (n,):
+        raise TypeError(f"group must be a tensor of {n} booleans, one for each input.")
     if group.all() or not group.any():
         raise ValueError("one of the two groups is empty: there is no difference to remove.")
     d = x[group].mean(0) - x[~group].mean(0)
@@ -240,5 +253,5 @@ def _without(v: Vector, spared: Float[Tensor, "k d_model"] | None) -> Vector:
     """v without its part in the span of some vectors, which may be linearly dependent."""
     if spared is None:
         return v
-    spared = spared.to(v)
+    spared = checks.vectors("spared", spared, len(v), axes=2).to(v)
     return v - torch.linalg.pinv(spared) @ (spared @ v)

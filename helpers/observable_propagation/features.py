@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
+from helpers.models.checks import rows, vectors
 from helpers.models.load import per_head
 from helpers.models.norms import Norm
 from helpers.observable_propagation.pull_back import IGNORE, Norms, head_weights, through_heads
@@ -42,9 +43,9 @@ def head_features(
     Returns:
         In nats per unit of what is read, per unit of attention score.
     """
-    y = norms.pull_back(Norm.of(model, "ln_final"), m)
-    features = []
-    for layer in range(model.cfg.n_layers) if layers is None else layers:
+    y = norms.pull_back(Norm.of(model, "ln_final"), vectors("m", m, model.cfg.d_model))
+    features, n = [], model.cfg.n_layers
+    for layer in range(n) if layers is None else rows(layers, n, "layer").tolist():
         features.append(through_heads(model, layer, y, norms=norms, own_norm=own_norm))
     return torch.stack(features, dim=-3)
 
@@ -57,7 +58,7 @@ def head_biases(
     Args:
         y: reads the residual stream after the head, final norm included.
     """
-    constants = []
+    constants, y = [], vectors("y", y, model.cfg.d_model)
     for layer in range(model.cfg.n_layers):
         attention = model.blocks[layer].attn
         if attention.b_V is None:

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import isfinite
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
+from helpers.models.checks import real, vectors
 from helpers.models.tokens import single_token
 
 
@@ -44,14 +44,15 @@ class Observable:
         """Σ weight · logit(token), for example ``{" she": 1, " he": -1}``; mind the leading spaces.
 
         Raises:
-            ValueError: a text that is not one token, a weight that is not finite, or only zeros.
+            TypeError, ValueError: a text that is not one token, a weight that is no finite number,
+                or only zeros.
         """
+        if not isinstance(weights, Mapping):
+            raise TypeError(f"weights must be a dictionary of tokens and numbers, not {weights!r}.")
         terms = []
         for text, weight in weights.items():
-            if not isfinite(weight):
-                raise ValueError(f"the weight of {text!r} is {weight}; it must be a finite number.")
-            if weight:
-                terms.append((single_token(model, text), text, float(weight)))
+            if weight := real(f"the weight of {text!r}", weight):
+                terms.append((single_token(model, text), text, weight))
         if not terms:
             raise ValueError("every weight is 0: this observable measures nothing.")
         return cls(tuple(sorted(terms)), model.cfg.model_name)
@@ -75,6 +76,9 @@ class Observable:
 
     def measure(self, logits: Float[Tensor, "*batch d_vocab"]) -> Float[Tensor, "*batch"]:
         """n·logits, in nats."""
+        most = self.terms[-1][0]  # terms are in order of id
+        if vectors("logits", logits).shape[-1] <= most:
+            raise ValueError(f"{self} needs logits of more than {most} tokens.")
         ids = torch.tensor([token for token, _, _ in self.terms], device=logits.device)
         return logits[..., ids] @ logits.new_tensor([weight for _, _, weight in self.terms])
 

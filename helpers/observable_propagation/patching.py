@@ -10,7 +10,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from helpers.models.load import per_head
 from helpers.models.norms import Norm
 from helpers.models.run import read_activations
-from helpers.models.tokens import at_ends, ends
+from helpers.models.tokens import at_ends, check_tokens, ends
 from helpers.observable_propagation.observables import Observable
 
 
@@ -37,6 +37,10 @@ def path_patching(
     Raises:
         ValueError: prompts that differ in number or length.
     """
+    check_tokens(model, clean)
+    check_tokens(model, corrupted)
+    if not isinstance(observable, Observable):
+        raise TypeError(f"{observable!r} is no Observable: make one with Observable.of.")
     if clean.shape != corrupted.shape or not ends(clean).equal(ends(corrupted)):
         raise ValueError(
             f"clean prompts {tuple(clean.shape)} and corrupted prompts {tuple(corrupted.shape)} "

@@ -16,9 +16,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
+from helpers.models.checks import rows, vectors, whole
 from helpers.models.norms import Norm
 from helpers.models.run import read_activations
-from helpers.models.tokens import ends
+from helpers.models.tokens import check_tokens, ends
 from helpers.observable_propagation.pull_back import (
     IGNORE,
     NormGradients,
@@ -55,6 +56,8 @@ def path(model: TransformerBridge, text: str) -> Path:
     Raises:
         ValueError: a part that the model does not have, or that cannot read the part before it.
     """
+    if not isinstance(text, str):
+        raise TypeError(f"{text!r} is no path: write one like '13.3 → MLP16 → 17.14'.")
     cfg, components = model.cfg, []
     for part in re.split(r"\s*(?:→|->)\s*", text.strip()):
         found = re.fullmatch(r"(\d+)\.(\d+)|MLP\s?(\d+)", part)
@@ -111,9 +114,12 @@ def path_feature(
     Raises:
         ValueError: no point for an MLP or a norm that needs one.
     """
-    y = norms.pull_back(Norm.of(model, "ln_final"), m)
+    y = norms.pull_back(Norm.of(model, "ln_final"), vectors("m", m, model.cfg.d_model))
     for component in reversed(chain):
-        layer = component.layer
+        if not isinstance(component, Component):
+            raise TypeError(f"{chain!r} is no path: make one of a text with path().")
+        layer = whole("layer", component.layer, 0, model.cfg.n_layers)
+        whole("head", component.head or 0, 0, model.cfg.n_heads)
         if component.head is not None:
             y = through_heads(model, layer, y, norms=norms)[..., component.head, :]
             continue
@@ -152,12 +158,15 @@ def reading(
         ValueError: positions that do not fit the path, or that nothing passes through: a head looks
             back, and an MLP reads and writes one token.
     """
-    if len(positions) != len(chain) + 1:
-        raise ValueError(f"{show(chain)} needs {len(chain) + 1} positions, not {len(positions)}.")
+    if not isinstance(tokens, Tensor) or tokens.ndim != 1:
+        raise TypeError("reading takes the tokens of one prompt, a tensor with one axis.")
+    check_tokens(model, tokens[None])
     n_pos = int(ends(tokens[None])) + 1
-    where = [position + n_pos if position < 0 else position for position in positions]
+    where = rows(positions, n_pos, "position").tolist()
+    if len(where) != len(chain) + 1:
+        raise ValueError(f"{show(chain)} needs {len(chain) + 1} positions, not {len(where)}.")
     for component, here, there in zip(chain, where, where[1:]):
-        if not 0 <= here <= there < n_pos or (component.head is None and here != there):
+        if here > there or (component.head is None and here != there):
             raise ValueError(f"{component} moves nothing from token {here} to {there} of {n_pos}.")
 
     heads = [component for component in chain if component.head is not None]

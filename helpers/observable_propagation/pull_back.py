@@ -17,6 +17,7 @@ from scipy.optimize import brentq
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
+from helpers.models.checks import real, vectors, whole
 from helpers.models.hooks import alone
 from helpers.models.load import per_head
 from helpers.models.norms import Norm
@@ -80,7 +81,7 @@ def head_weights(
     model: TransformerBridge, layer: int
 ) -> tuple[Float[Tensor, "head d_model d_head"], Float[Tensor, "head d_head d_model"]]:
     """W_V and W_O of a layer's heads; heads with a common key/value head each get its W_V."""
-    attention = model.blocks[layer].attn
+    attention = model.blocks[whole("layer", layer, 0, model.cfg.n_layers)].attn
     return per_head(model, attention.W_V), attention.W_O
 
 
@@ -102,6 +103,7 @@ def through_heads(
         own_norm: if False, the vectors read the output of ln1 instead of its input.
     """
     W_V, W_O = head_weights(model, layer)
+    y = vectors("y", y, model.cfg.d_model)
     features = torch.einsum("hme,...he->...hm", W_V, torch.einsum("hem,...m->...he", W_O, y))
     if not own_norm:
         return features
@@ -110,6 +112,7 @@ def through_heads(
 
 def mlp_output(model: TransformerBridge, layer: int, x: Vectors) -> Vectors:
     """MLP(x), for x in its own input (after ln2)."""
+    x, layer = vectors("x", x, model.cfg.d_model), whole("layer", layer, 0, model.cfg.n_layers)
     with alone(model):
         return model.blocks[layer].mlp(x.reshape(-1, 1, x.shape[-1])).reshape(x.shape)
 
@@ -117,6 +120,7 @@ def mlp_output(model: TransformerBridge, layer: int, x: Vectors) -> Vectors:
 @torch.enable_grad()
 def mlp_gradient(model: TransformerBridge, layer: int, y: Vectors, x: Point) -> Vectors:
     """∇ₓ y·MLP(x) by autograd, for all y at once (section 4.3.4)."""
+    y, x = vectors("y", y, model.cfg.d_model), vectors("x", x, model.cfg.d_model, axes=1)
     flat = y.reshape(-1, y.shape[-1])
     points = x.detach().expand_as(flat).clone().requires_grad_(True)
     (gradient,) = torch.autograd.grad((mlp_output(model, layer, points) * flat).sum(), points)
@@ -141,11 +145,12 @@ def decision_boundary(
         f: continuous, for example ``lambda x: y @ mlp_output(model, 16, x)``.
 
     Raises:
-        ValueError: f has one value at both ends.
+        TypeError, ValueError: f has one value at both ends, or one that is no finite number.
     """
+    vectors("x_plus", x_plus, vectors("x_minus", x_minus, axes=1).shape[0], axes=1)
 
     def along(t: float) -> float:
-        return float(f(x_minus + t * (x_plus - x_minus)))
+        return real("f", f(x_minus + t * (x_plus - x_minus)))
 
     first, last = along(0.0), along(1.0)
     if first == last:

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
+from helpers.models.checks import vectors, whole
 from helpers.models.norms import Norm
 from helpers.observable_propagation.paths import Component, Path
 from helpers.observable_propagation.pull_back import IGNORE, Norms, through_heads
@@ -79,11 +80,12 @@ def search_paths(
         norms: how the norms are treated.
 
     Raises:
-        ValueError: a length, number to keep or beam below 1.
+        TypeError, ValueError: a length, number to keep or beam below 1; vectors of another width;
+            scores that are not one finite number for each head.
     """
-    for name, value in {"max_length": max_length, "keep": keep, "beam": beam}.items():
-        if value is not None and value < 1:
-            raise ValueError(f"{name} = {value} must be at least 1.")
+    max_length, keep = whole("max_length", max_length), whole("keep", keep)
+    beam = None if beam is None else whole("beam", beam)
+    m = vectors("m", m, model.cfg.d_model)
 
     def grown(path: Path, y: Tensor) -> Tensor:
         """Vectors that read what the path's first head reads."""
@@ -123,5 +125,8 @@ def _scores_before(
         if behind:
             y = torch.stack([group[i][1] for i in behind])
             for i, features in zip(behind, through_heads(model, layer, y, norms=norms)):
-                scores[i].append(score(features, layer, group[i][0]).tolist())
+                found = vectors("the score", score(features, layer, group[i][0]), axes=1)
+                if len(found) != model.cfg.n_heads:
+                    raise ValueError(f"{len(found)} scores for {model.cfg.n_heads} heads.")
+                scores[i].append(found.tolist())
     return scores

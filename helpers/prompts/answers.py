@@ -44,6 +44,8 @@ def answer_table(model: TransformerBridge, sets: Mapping[str, Prompts]) -> pd.Da
         The number of prompts; the shares of those where the model gives the correct answer, the
         wrong one, and either; medians of both ranks; means of both probabilities.
     """
+    if not isinstance(sets, Mapping) or not sets:
+        raise ValueError("answer_table takes a dictionary of names and Prompts, not an empty one.")
     rows = {}
     for name, prompts in sets.items():
         found = answer_ranks(model, prompts)

@@ -12,8 +12,9 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
+from helpers.models import checks
 from helpers.models.load import device_of
-from helpers.models.tokens import is_single, single_token, tokenize
+from helpers.models.tokens import encode_prompt, is_single, single_token, tokenize
 from helpers.prompts.words import names
 
 # The paper's. Apostrophes are straight, as in its code: the curly ones of its appendix make other
@@ -60,18 +61,17 @@ class NamePrompts:
             ValueError: a template without ``{name}`` after a space, no names, or a name that is not
                 one token there.
         """
-        before, found, _ = template.partition(" {name}")
-        if not found:
-            raise ValueError(
-                f"the template {template!r} must have '{{name}}' in it, after a space."
-            )
-        tokens = tokenize(model, [template.format(name=name) for name, _ in people])
-        position = len(model.tokenizer.encode(before, add_special_tokens=False)) + 1
-        for (name, _), token in zip(people, tokens[:, position].tolist()):
+        before, *after = checks.texts("template", [template])[0].split(" {name}")
+        if len(after) != 1:
+            raise ValueError(f"the template {template!r} must have ' {{name}}' in it, once.")
+        if not all(len(person) == 2 and person[1] in PAPER_NAMES for person in people):
+            raise ValueError(f"people must be pairs of a name and F or M, not {people!r}.")
+        texts = [f"{before} {name}{after[0]}" for name, _ in people]
+        tokens = tokenize(model, texts)
+        position = len(encode_prompt(model, before)) if before else 1
+        for text, (name, _), token in zip(texts, people, tokens[:, position].tolist()):
             if token != single_token(model, " " + name):
-                raise ValueError(
-                    f"{name!r} is not token {position} of {template.format(name=name)!r}."
-                )
+                raise ValueError(f"{name!r} is not token {position} of {text!r}.")
         female = torch.tensor([sex == "F" for _, sex in people], device=device_of(model))
         return cls(template, tuple(people), tokens, female, position)
 
@@ -111,7 +111,7 @@ def one_token_names(
             kept[sex].append(name)
         else:
             dropped["names of several tokens"] += 1
-    random = Random(seed)
+    random = Random(checks.whole("seed", seed, 0))
     for group in kept.values():
         random.shuffle(group)
     return kept, dropped
@@ -134,7 +134,7 @@ def two_halves(
     """
     kept, dropped = one_token_names(model, seed)
     most = min(map(len, kept.values())) // 2
-    size = most if per_gender is None else per_gender
+    size = most if per_gender is None else checks.whole("per_gender", per_gender)
     if not 1 <= size <= most:
         raise ValueError(f"{size} women and men in each half: there are names for 1 to {most}.")
     if surplus := sum(len(group) - 2 * size for group in kept.values()):

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformer_lens.model_bridge import TransformerBridge
 
+from helpers.models import checks
 from helpers.models.load import device_of
 from helpers.models.tokens import PAD, single_token, tokenize
 
@@ -51,6 +52,8 @@ class Prompts:
             ValueError: lists of unequal size or empty, prompts of unequal length, an answer that is
                 not one token, or a correct answer that equals the wrong one.
         """
+        lists = {"prompts": texts, "correct answers": correct, "wrong answers": wrong}
+        texts, correct, wrong = (checks.texts(name, lists[name]) for name in lists)
         if not len(texts) == len(correct) == len(wrong):
             raise ValueError(
                 f"{len(texts)} prompts, {len(correct)} correct and {len(wrong)} wrong answers; "
@@ -68,7 +71,7 @@ class Prompts:
 
     def at(self, rows: Sequence[int] | Int[Tensor, " rows"]) -> Prompts:
         """Some of the prompts, by index."""
-        rows = torch.as_tensor(rows)
+        rows = checks.rows(rows, len(self))
         texts = []
         for column in (self.texts, self.correct_texts, self.wrong_texts):
             texts.append(tuple(column[i] for i in rows.tolist()))
@@ -114,8 +117,8 @@ def join(parts: Sequence[Prompts]) -> Prompts:
     Raises:
         ValueError: no sets.
     """
-    if not parts:
-        raise ValueError("there are no prompts to join.")
+    if not isinstance(parts, Sequence) or {*map(type, parts)} != {Prompts}:
+        raise ValueError("join takes a non-empty list of Prompts.")
     texts = []
     for name in ("texts", "correct_texts", "wrong_texts"):
         texts.append(sum((getattr(part, name) for part in parts), ()))

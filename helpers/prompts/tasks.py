@@ -27,11 +27,11 @@ TEMPLATES = {
         "The capital city {wrong} is in {country}. Q: What is {country}'s capital? A:",
     ),
     # The embedded model begins its answer to the paper's template with a newline. This one was
-    # chosen on countries of CHOSEN_ON, of two dozen, as the one to which either answer is most
-    # often the first token.
+    # chosen among 24, on countries of CHOSEN_ON: either answer is the first token most often, and
+    # of two alike in that it divides the two more evenly.
     "CCC-sentence": (
         "The capital of {country} is {wrong}. Q: What is the capital of {country}? "
-        "A: The capital of {country} is",
+        "A: The capital of {country} is the city of",
     ),
     "IOI": (
         "When {a} met with {b}, {b} gave the book to",  # the paper's
@@ -68,7 +68,7 @@ def make_task(
         TypeError, ValueError: unknown task or template, an empty half, or too few candidates; the
             message says how many there are and what was left out.
     """
-    if name not in TEMPLATES:
+    if not isinstance(name, str) or name not in TEMPLATES:
         raise ValueError(f"unknown task {name!r}; the tasks are {', '.join(TEMPLATES)}.")
     template = whole(f"template of {name}", template, 0, len(TEMPLATES[name]))
     n_train, n_test = whole("n_train", n_train), whole("n_test", n_test)
@@ -151,7 +151,7 @@ def _of_one_length(
     """The candidates whose prompts have the commonest length."""
     by_length: dict[int, list] = {}
     for candidate, prompt in prompts.items():
-        length = len(model.tokenizer.encode(prompt, add_special_tokens=False))
+        length = len(encode(model, prompt))
         by_length.setdefault(length, []).append(candidate)
     if not by_length:
         raise ValueError(

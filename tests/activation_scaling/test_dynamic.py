@@ -197,5 +197,5 @@ def test_what_is_tied_to_positions_refuses_prompts_of_mixed_length(tiny, prompts
 
 
 def test_joining_nothing_is_refused():
-    with pytest.raises(ValueError, match="no prompts to join"):
+    with pytest.raises(ValueError, match="non-empty list of Prompts"):
         join([])

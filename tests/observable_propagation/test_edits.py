@@ -156,7 +156,7 @@ def test_groups_without_a_difference_are_refused(data, fit) -> None:
         fit(x, torch.zeros_like(group))
     with pytest.raises(ValueError, match="same mean"):
         fit(torch.ones_like(x), group)
-    with pytest.raises(ValueError, match="between 0 and 1"):
+    with pytest.raises(ValueError, match="from 0 to 1"):
         leace(x, group, shrinkage=1.5)
 
 
