@@ -128,8 +128,13 @@ def swept(model, prompts):
 
 
 def flips(model, prompts):
-    (found,) = strength.smallest_flips(model, [(dynamic(model), prompts)], [1.0, 4.0, 16.0])
-    return torch.stack([torch.tensor(found.base), torch.tensor(found.swap)], 1)
+    sweep = strength.sweep_strengths(model, prompts, dynamic(model), [1.0, 4.0, 16.0])
+    return torch.stack([sweep.diff[3], sweep.flips().swap.to(sweep.diff)], 1)
+
+
+def steered(model, prompts):
+    (found,) = together.steer_each(model, [(dynamic(model), prompts)])
+    return found.transpose(0, 1)
 
 
 def in_parts(model, prompts):
@@ -163,10 +168,12 @@ WAYS = {
     "steered_logits": lambda model, p: steered_logits(
         model, p.tokens, dynamic(model), [1.0, -2.0], batch_size=2
     ).transpose(0, 1),
+    "base_logits": lambda model, p: objective.base_logits(model, p.tokens, 2),
     "base_diff": objective.base_diff,
-    "steered_diff": lambda model, p: strength.steered_diff(model, p, dynamic(model), [1.0, 3.0]).T,
+    "steered_diff": lambda model, p: objective.steered_diff(model, p, dynamic(model), [1.0, 3.0]).T,
     "sweep_strengths": swept,
-    "smallest_flips": flips,
+    "sweep_strengths, flips": flips,
+    "steer_each": steered,
     "logits_together": in_parts,
     "answer_ranks": ranks,
     "join": lambda model, p: run.last_logits(model, prompt_sets.join([p]).tokens),
@@ -185,7 +192,7 @@ MEANS = {
     ),
     "evaluate": lambda model, p: measures(objective.evaluate(model, dynamic(model), p)),
     "evaluate_many": lambda model, p: measures(
-        together.evaluate_many(model, [dynamic(model)], p)[0]
+        together.evaluate_many(model, [(dynamic(model), p)])[0]
     ),
 }
 
@@ -219,7 +226,7 @@ REFUSED = {
 OTHERS = {
     "Runs.of", "Prefix.last_logits", "last_logits_after", "Intervention.check_tokens",
     "check_tokens", "ends", "at_ends", "is_padded", "resolve_position", "tokenize",
-    "largest_batch", "step", "continuation", "show_map", "steering.steer",
+    "largest_batch", "rows_of", "step", "continuation", "show_map", "steering.steer",
 }  # fmt: skip
 
 
@@ -239,7 +246,7 @@ def public() -> Iterator[str]:
 
 
 def takes_prompts(function: Callable) -> bool:
-    kinds = ("Prompts", "FitJob", "Runs")
+    kinds = ("Prompts", "FitJob", "Runs", "Case")
     for name, parameter in inspect.signature(function).parameters.items():
         kind = str(parameter.annotation)
         tokens = "Int[Tensor" in kind and "pos" in kind
