@@ -23,7 +23,7 @@ from helpers.activation_scaling.interventions import ActivScalar
 from helpers.activation_scaling.objective import Objective
 from helpers.activation_scaling.points import Points
 from helpers.models.load import describe, load_model
-from helpers.models.smollm2 import embedded_model
+from helpers.models.packed import packed_model
 from helpers.prompts.tasks import make_task
 from live.check import SITES, Case, Runner, cases, differences, prompts
 from live.graph import Shape, export
@@ -181,7 +181,7 @@ def build(site: Path) -> Path:
         pack = Pack()
         pack.add_file("runtime", (modules / WASM).read_bytes())
         for file in ("tokenizer.json", "tokenizer_config.json"):
-            pack.add_file(file, (embedded_model() / file).read_bytes())
+            pack.add_file(file, (packed_model("smollm2") / file).read_bytes())
         for graph, data in graphs.items():
             pack.add_file(graph, data)
         for tensor, blocks in tensors.items():

