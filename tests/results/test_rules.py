@@ -79,11 +79,14 @@ def shares(rng: Generator) -> tuple:
 
 
 def steered(rng: Generator) -> tuple:
-    """Vectors of six heads that are no other than their controls."""
+    """Vectors of six heads that are no other than their 20 controls."""
     cases = []
     for _ in range(6):
-        change = normal(rng, 22, 1, mean=0.0) + 0.3 * normal(rng, 22, 24)
-        cases.append((change[0], change[1], np.abs(change[2:].mean(1))))
+        along = 0.3 * normal(rng, 21, 1)  # what each vector adds, and takes away
+        minus, plus = 0.3 * normal(rng, 2, 21, 24) + np.stack([-along, along])
+        a, b = minus[1:].mean(1), plus[1:].mean(1)
+        both_ways = np.maximum(np.minimum(-a, b), np.minimum(a, -b))
+        cases.append((minus[0], plus[0], both_ways))
     return (cases,)
 
 
