@@ -22,6 +22,13 @@ from helpers.activation_scaling.objective import logit_diff
 from helpers.activation_scaling.points import Points
 from helpers.models.direct import logit_diff_vector, readout
 from helpers.models.hooks import hooked
+from helpers.models.check import require
+from helpers.models.direct import (
+    logit_diff_vector,
+    post_norm_inputs,
+    readout,
+    through_attention,
+)
 from helpers.models.resume import Run
 from helpers.models.run import HOOKS, last_logits, read_activations, unembed
 from helpers.models.tokens import check_one_length
@@ -188,14 +195,17 @@ def direct_logit(
         raise ValueError(
             f"direct logit attribution is of parts of the residual stream; {other[0]} is not one."
         )
+    require(model, "norms", "attention", "stream", "logits")
     found = activations(model, prompts.tokens, points)
-    final, _ = read_activations(model, prompts.tokens, ["ln_final.hook_in"])
-    difference, _ = logit_diff_vector(model, prompts.correct, prompts.wrong)
+    names = ["ln_final.hook_in", *post_norm_inputs(model)]
+    final, logits = read_activations(model, prompts.tokens, names)
+    difference, _ = logit_diff_vector(model, prompts.correct, prompts.wrong, logits)
     r, _ = readout(model, final["ln_final.hook_in"], difference[:, None])
     scores = {}
     for (site, layer), h in found.items():
         if site == "head_out":
-            scores[site, layer] = torch.einsum("bphe, hed, bpd -> bph", h, model.W_O[layer], r)
+            own, _ = through_attention(model, layer, r, final.__getitem__)
+            scores[site, layer] = torch.einsum("bphe, hed, bpd -> bph", h, model.W_O[layer], own)
         else:
             scores[site, layer] = torch.einsum("bpd, bpd -> bp", h, r)
     return _as_maps(scores, points, mean)

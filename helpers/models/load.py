@@ -65,9 +65,16 @@ def load_model(
 
 
 def freeze(model: TransformerBridge) -> TransformerBridge:
-    """Set evaluation mode and freeze the weights: only interventions are trained in this book."""
+    """Set evaluation mode, freeze the weights (only interventions are trained), and check it.
+
+    A formula that does not hold is an error where a helper needs it, see
+    :mod:`helpers.models.check`.
+    """
+    from helpers.models.check import facts  # imports TransformerLens, as load_model does
+
     model.eval()
     model.original_model.requires_grad_(False)
+    facts(model)
     return model
 
 

@@ -7,8 +7,10 @@ The papers' LayerNorm(x) is Px/‖Px‖, with P the projection off the all-ones 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 from math import sqrt
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
@@ -16,14 +18,19 @@ from transformer_lens.model_bridge import TransformerBridge
 Vector = Float[Tensor, "*batch d_model"]
 
 
+def tolerance(dtype: torch.dtype) -> float:
+    """Relative error that rounding explains; norms of 64-bit models are often 32-bit."""
+    return max(1e-5, 8 * torch.finfo(dtype).eps)
+
+
 @dataclass(frozen=True)
 class Norm:
     """One norm of a model: norm(x) = w ⊙ Px / σ(x) + b, where σ(x)² = ‖Px‖²/d + ε.
 
     Attributes:
-        name: ``ln_final``, ``blocks.3.ln1`` (before attention) or ``blocks.3.ln2`` (before the
-            MLP).
-        weight, bias: w and b; no bias in RMSNorm.
+        name: ``ln_final``, ``blocks.3.ln1`` (before attention), ``blocks.3.ln2`` (before the MLP);
+            ``ln1_post`` and ``ln2_post`` come after them in some models.
+        weight, bias: w, as it multiplies, and b; no bias in RMSNorm.
         eps: ε.
         centred: whether P removes the mean (LayerNorm) or is the identity (RMSNorm).
 
@@ -49,23 +56,38 @@ class Norm:
     def of(cls, model: TransformerBridge, name: str) -> Norm:
         """A norm of a model, by its name.
 
+        Some modules multiply by their weight, some by 1 + weight, some have none, and
+        configurations do not always tell; so the module itself is asked, with a vector.
+
         Raises:
             ValueError: no norm of that name, or one that is neither LayerNorm nor RMSNorm.
         """
-        kind, which = model.cfg.normalization_type, model.cfg.model_name
-        if kind not in ("LN", "RMS"):
-            raise ValueError(
-                f"{which} has norms of type {kind!r}; only LN and RMS are supported here."
-            )
-        if f"{name}.hook_in" not in model.hook_dict:
+        which, like = model.cfg.model_name, model.W_U
+        try:
+            module = model.get_submodule(name).original_component
+        except AttributeError:
             raise ValueError(
                 f"{which} has no norm {name!r}; "
                 "the names are ln_final, blocks.0.ln1, blocks.0.ln2, ..."
-            )
-        module = model.get_submodule(name)
-        bias = getattr(module.original_component, "bias", None)
+            ) from None
+        weight, bias = (getattr(module, part, None) for part in ("weight", "bias"))
+        eps = getattr(module, "eps", getattr(module, "variance_epsilon", model.cfg.eps))
+        ones = torch.ones(model.cfg.d_model, dtype=like.dtype, device=like.device)
+        weights = [ones] if weight is None else [weight.detach(), 1 + weight.detach()]
         bias = None if bias is None else bias.detach()
-        return cls(name, module.weight.detach(), bias, model.cfg.eps, centred=kind == "LN")
+        # Small, so that ε matters, and with a mean, so that the projection P does.
+        x = 0.01 * (torch.arange(1, model.cfg.d_model + 1, device=like.device).sin() + 0.5)
+        x = x.to(weights[0])
+        try:
+            with torch.no_grad():
+                out = module(x[None, None])[0, 0]
+            for w, centred in product(weights, (True, False)):
+                norm = cls(name, w, bias, eps, centred)
+                if (norm(x) - out).norm() <= tolerance(x.dtype) * out.norm():
+                    return norm
+        except (RuntimeError, TypeError, IndexError):  # another kind of module, or of size
+            pass
+        raise ValueError(f"{name} of {which} is neither LayerNorm nor RMSNorm over d_model.")
 
     def centre(self, x: Vector) -> Vector:
         """Px: x without its mean in LayerNorm, x itself in RMSNorm."""

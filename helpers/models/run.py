@@ -13,6 +13,7 @@ from transformers import DynamicCache
 
 from helpers.models.checks import vectors, whole
 from helpers.models.hooks import alone, hooked
+from helpers.models.check import require
 from helpers.models.norms import Norm
 from helpers.models.tokens import check_tokens, ends, is_padded
 
@@ -103,8 +104,17 @@ def read_activations(
 
 
 def unembed(
-    model: TransformerBridge, x: Float[Tensor, "*batch d_model"]
-) -> Float[Tensor, "*batch d_vocab"]:
-    """Logits from the residual stream in front of ``ln_final``."""
-    x = vectors("x", x, model.cfg.d_model)
-    return Norm.of(model, "ln_final")(x) @ model.W_U + model.b_U
+    model: TransformerBridge,
+    x: Float[Tensor, "*batch d_model"],
+    tokens: Int[Tensor, " token"] | slice = slice(None),
+) -> Float[Tensor, "*batch token"]:
+    """Logits, of all tokens or some, from the residual stream in front of ``ln_final``.
+
+    Raises:
+        ValueError: a model whose logits are not its final norm, W_U and b_U, scaled and capped.
+    """
+    x, found = vectors("x", x, model.cfg.d_model), require(model, "norms", "logits")
+    logits = Norm.of(model, "ln_final")(x) @ model.W_U[:, tokens] + model.b_U[tokens]
+    logits = logits if found.logit_scale == 1 else found.logit_scale * logits
+    cap = found.logit_cap
+    return logits if cap is None else cap * (logits / cap).tanh()

@@ -8,6 +8,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from helpers.models.checks import real, vectors, whole
+from helpers.models.direct import logit_diff_vector
 
 
 def random_observables(
@@ -19,7 +20,8 @@ def random_observables(
     n, size = whole("n", n), model.cfg.d_vocab
     plus = torch.randint(size, (n,), generator=generator)
     minus = (plus + torch.randint(1, size, (n,), generator=generator)) % size  # never the same
-    return (model.W_U[:, plus.to(model.W_U.device)] - model.W_U[:, minus.to(model.W_U.device)]).T
+    device = model.W_U.device
+    return logit_diff_vector(model, plus.to(device), minus.to(device))[0]
 
 
 def observable_pairs(

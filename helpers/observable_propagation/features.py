@@ -16,9 +16,17 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from helpers.models.checks import rows, vectors
+from helpers.models.check import require
 from helpers.models.load import per_head
 from helpers.models.norms import Norm
-from helpers.observable_propagation.pull_back import IGNORE, Norms, head_weights, through_heads
+from helpers.observable_propagation.pull_back import (
+    IGNORE,
+    Norms,
+    head_weights,
+    through_heads,
+    to_input,
+    to_output,
+)
 
 
 def head_features(
@@ -31,8 +39,9 @@ def head_features(
 ) -> Float[Tensor, "*n layer head d_model"]:
     """Feature vectors of every head, for its direct effect on observables (section 4.4).
 
-    y = ln1ᵀ W_OVᵀ ln_finalᵀ m: ln_final acts on m first, and the head's own ln1 acts last. Biases
-    do not enter; :func:`head_biases` has the constant that they add.
+    y = ln1ᵀ W_OVᵀ ln_finalᵀ m: ln_final acts on m first, then a norm after attention where the
+    model has one, and the head's own ln1 acts last. Biases do not enter; :func:`head_biases` has
+    the constant that they add.
 
     Args:
         m: observables as vectors, see :meth:`Observable.vector`.
@@ -42,7 +51,11 @@ def head_features(
 
     Returns:
         In nats per unit of what is read, per unit of attention score.
+
+    Raises:
+        ValueError: a model whose heads or stream are not given by these formulas.
     """
+    require(model, "norms", "stream")
     y = norms.pull_back(Norm.of(model, "ln_final"), vectors("m", m, model.cfg.d_model))
     features, n = [], model.cfg.n_layers
     for layer in range(n) if layers is None else rows(layers, n, "layer").tolist():
@@ -51,21 +64,23 @@ def head_features(
 
 
 def head_biases(
-    model: TransformerBridge, y: Float[Tensor, "*n d_model"]
+    model: TransformerBridge, y: Float[Tensor, "*n d_model"], *, norms: Norms = IGNORE
 ) -> Float[Tensor, "*n layer head"]:
     """y·(b_V W_O): what each head adds for its value bias, whatever the scores, which sum to 1.
 
     Args:
         y: reads the residual stream after the head, final norm included.
+        norms: how a norm after attention is treated, where there is one.
     """
+    require(model, "scores", "values", "attention")
     constants, y = [], vectors("y", y, model.cfg.d_model)
     for layer in range(model.cfg.n_layers):
-        attention = model.blocks[layer].attn
+        attention, own = model.blocks[layer].attn, to_output(model, layer, "attn", y, norms)
         if attention.b_V is None:
             constants.append(y.new_zeros(*y.shape[:-1], model.cfg.n_heads))
         else:
             b_V = per_head(model, attention.b_V)
-            constants.append(torch.einsum("he,hem,...m->...h", b_V, attention.W_O, y))
+            constants.append(torch.einsum("he,hem,...m->...h", b_V, attention.W_O, own))
     return torch.stack(constants, dim=-2)
 
 
@@ -78,11 +93,12 @@ def head_coordinates(
     B = ln1ᵀ W_V = Q R, the feature vector B W_O y has the coordinates A y = R W_O y in Q.
 
     Args:
-        norms: how the layer's ln1 is treated.
+        norms: how the norms around attention are treated.
     """
     W_V, W_O = head_weights(model, layer)
-    columns = norms.pull_back(Norm.of(model, f"blocks.{layer}.ln1"), W_V.mT)
-    return torch.linalg.qr(columns.mT).R @ W_O
+    columns = to_input(model, layer, "attn", W_V.mT, norms)
+    every = torch.eye(model.cfg.d_model).to(W_O)
+    return torch.linalg.qr(columns.mT).R @ W_O @ to_output(model, layer, "attn", every, norms).mT
 
 
 @dataclass(frozen=True)

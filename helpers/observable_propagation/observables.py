@@ -9,11 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from helpers.models.checks import real, vectors
+from helpers.models.direct import token_vectors
+from helpers.models.run import unembed
 from helpers.models.tokens import single_token
 
 
@@ -66,25 +68,55 @@ class Observable:
             text += sign + factor + token.replace(" ", "␣")
         return text
 
-    def vector(self, model: TransformerBridge) -> Float[Tensor, " d_model"]:
-        """m = W_U n, with n·logits = m·ln_final(x) + n·b_U."""
-        return self._weighted(model, model.W_U)
+    def vector(
+        self, model: TransformerBridge, logits: Float[Tensor, "*batch d_vocab"] | None = None
+    ) -> Float[Tensor, "*batch d_model"]:
+        """m = W_U n, with n·logits = m·ln_final(x) + n·b_U.
 
-    def bias(self, model: TransformerBridge) -> Float[Tensor, ""]:
+        Args:
+            logits: where to take the gradient if the model caps its logits, as Gemma 2 does.
+
+        Raises:
+            ValueError: an observable of another model, or capped logits and none given.
+        """
+        return self._read_with(model, logits)[0]
+
+    def bias(
+        self, model: TransformerBridge, logits: Float[Tensor, "*batch d_vocab"] | None = None
+    ) -> Float[Tensor, "*batch"]:
         """n·b_U, the constant that the unembedding adds; 0 in the models of this book."""
-        return self._weighted(model, model.b_U)
+        return self._read_with(model, logits)[1]
 
     def measure(self, logits: Float[Tensor, "*batch d_vocab"]) -> Float[Tensor, "*batch"]:
         """n·logits, in nats."""
         most = self.terms[-1][0]  # terms are in order of id
         if vectors("logits", logits).shape[-1] <= most:
             raise ValueError(f"{self} needs logits of more than {most} tokens.")
-        ids = torch.tensor([token for token, _, _ in self.terms], device=logits.device)
-        return logits[..., ids] @ logits.new_tensor([weight for _, _, weight in self.terms])
+        tokens, weights = self._split(logits)
+        return logits[..., tokens] @ weights
 
-    def _weighted(self, model: TransformerBridge, columns: Tensor) -> Tensor:
+    def measure_stream(
+        self, model: TransformerBridge, x: Float[Tensor, "*batch d_model"]
+    ) -> Float[Tensor, "*batch"]:
+        """n·logits, from the residual stream in front of ``ln_final``."""
+        self._check(model)
+        tokens, weights = self._split(x)
+        return unembed(model, x, tokens) @ weights
+
+    def _split(self, like: Tensor) -> tuple[Int[Tensor, " term"], Float[Tensor, " term"]]:
+        tokens = torch.tensor([token for token, _, _ in self.terms], device=like.device)
+        return tokens, like.new_tensor([weight for _, _, weight in self.terms])
+
+    def _read_with(self, model: TransformerBridge, logits: Tensor | None) -> tuple[Tensor, Tensor]:
+        self._check(model)
+        tokens, weights = self._split(model.W_U)
+        at = None if logits is None else logits[..., tokens]
+        tokens = tokens if at is None else tokens.expand_as(at)
+        vectors, constants = token_vectors(model, tokens, at)
+        return vectors.mT @ weights, constants @ weights
+
+    def _check(self, model: TransformerBridge) -> None:
         if model.cfg.model_name != self.model_name:
             raise ValueError(
                 f"{self} was made for {self.model_name}, and this model is {model.cfg.model_name}."
             )
-        return self.measure(columns)

@@ -7,8 +7,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
+from helpers.models.blocks import norm_after
+from helpers.models.check import facts, require
+from helpers.models.direct import post_norm_inputs
 from helpers.models.load import per_head
-from helpers.models.norms import Norm
 from helpers.models.run import read_activations
 from helpers.models.tokens import at_ends, check_tokens, ends
 from helpers.observable_propagation.observables import Observable
@@ -35,7 +37,8 @@ def path_patching(
         batch_size: prompts in one forward pass.
 
     Raises:
-        ValueError: prompts that differ in number or length.
+        ValueError: prompts that differ in number or length, or a model whose heads or logits are
+            not given by the helpers' formulas.
     """
     check_tokens(model, clean)
     check_tokens(model, corrupted)
@@ -46,18 +49,18 @@ def path_patching(
             f"clean prompts {tuple(clean.shape)} and corrupted prompts {tuple(corrupted.shape)} "
             "must match one to one, each pair of one length."
         )
+    require(model, "norms", "values", "attention", "stream", "logits")
     # Two runs without hooks: what every head writes in each, and the input of the final norm.
     layers = range(model.cfg.n_layers)
     hooks = ["hook_z", "hook_pattern", "hook_v"] if values_only else ["hook_z"]
-    names = ["ln_final.hook_in"]
+    names = ["ln_final.hook_in", *post_norm_inputs(model)]
     names += [f"blocks.{layer}.attn.{hook}" for layer in layers for hook in hooks]
     here, _ = read_activations(model, clean, names, batch_size=batch_size)
     there, _ = read_activations(model, corrupted, names, batch_size=batch_size)
 
     # Each head's change at the last token, through the final norm to the observable.
-    norm, m = Norm.of(model, "ln_final"), observable.vector(model)
-    x = at_ends(here["ln_final.hook_in"], clean)
-    effects = []
+    x = at_ends(here["ln_final.hook_in"], clean)[:, None]
+    before, effects = observable.measure_stream(model, x), []
     for layer in layers:
         name = f"blocks.{layer}.attn."
         if values_only:
@@ -68,5 +71,9 @@ def path_patching(
             z = at_ends(there[name + "hook_z"], clean)
         z = z - at_ends(here[name + "hook_z"], clean)
         change = torch.einsum("bhe,hem->bhm", z, model.blocks[layer].attn.W_O)
-        effects.append((norm(x)[:, None] - norm(x[:, None] + change)) @ m)
+        if (after := norm_after(model, layer, "attn")) is not None:
+            u = at_ends(here[f"{after.name}.hook_in"], clean)[:, None]
+            change = after(u + change) - after(u)
+        change = facts(model).scales["attn"] * change
+        effects.append(before - observable.measure_stream(model, x + change))
     return torch.stack(effects, dim=1)

@@ -17,6 +17,8 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from helpers.models.checks import rows, vectors, whole
+from helpers.models.blocks import mlp_reads, name_before, norm_after, norm_before
+from helpers.models.check import facts, require
 from helpers.models.norms import Norm
 from helpers.models.run import read_activations
 from helpers.models.tokens import check_tokens, ends
@@ -26,6 +28,8 @@ from helpers.observable_propagation.pull_back import (
     Norms,
     mlp_gradient,
     through_heads,
+    to_input,
+    to_output,
 )
 
 Points = Mapping[int, Float[Tensor, " d_model"]]
@@ -39,9 +43,9 @@ class Component:
     head: int | None = None
 
     @property
-    def norm(self) -> str:
-        """Name of the norm in front of it."""
-        return f"blocks.{self.layer}.{'ln2' if self.head is None else 'ln1'}"
+    def part(self) -> str:
+        """The part of its block, as :mod:`helpers.models.blocks` calls it."""
+        return "mlp" if self.head is None else "attn"
 
     def __str__(self) -> str:
         return f"MLP{self.layer}" if self.head is None else f"{self.layer}.{self.head}"
@@ -80,8 +84,7 @@ def _feeds(model: TransformerBridge, earlier: Component, later: Component) -> bo
     if earlier.layer != later.layer:
         return earlier.layer < later.layer
     # In one layer, an MLP reads what heads wrote, but not in GPT-NeoX, where both read one stream.
-    parallel = getattr(model.cfg, "parallel_attn_mlp", False)
-    return earlier.head is not None and later.head is None and not parallel
+    return earlier.head is not None and later.head is None and not facts(model).parallel
 
 
 def show(chain: Path) -> str:
@@ -114,6 +117,7 @@ def path_feature(
     Raises:
         ValueError: no point for an MLP or a norm that needs one.
     """
+    require(model, "norms", "stream")
     y = norms.pull_back(Norm.of(model, "ln_final"), vectors("m", m, model.cfg.d_model))
     for component in reversed(chain):
         if not isinstance(component, Component):
@@ -123,13 +127,24 @@ def path_feature(
         if component.head is not None:
             y = through_heads(model, layer, y, norms=norms)[..., component.head, :]
             continue
-        norm, point = Norm.of(model, component.norm), (mlp_points or {}).get(layer)
-        if point is None and isinstance(norms, NormGradients) and norm.name in norms.points:
-            point = norm(norms.points[norm.name])
+        point = (mlp_points or {}).get(layer)
+        if point is None and isinstance(norms, NormGradients):
+            point = _behind_norm(model, layer, norms.points)
         if point is None:
             raise ValueError(f"no point is given at which to linearise {component}.")
-        y = norms.pull_back(norm, mlp_gradient(model, layer, y, point))
+        y = to_output(model, layer, "mlp", y, norms)
+        y = to_input(model, layer, "mlp", mlp_gradient(model, layer, y, point), norms)
     return y
+
+
+def _behind_norm(
+    model: TransformerBridge, layer: int, points: Mapping[str, Tensor]
+) -> Float[Tensor, " d_model"] | None:
+    """What an MLP reads, from the point at which the norm in front of it is linearised."""
+    norm, name = norm_before(model, layer, "mlp"), mlp_reads(model, layer).removesuffix(".hook_in")
+    if norm is None or name not in points:
+        return points.get(name)
+    return norm(points[name])
 
 
 @dataclass(frozen=True)
@@ -137,7 +152,9 @@ class Reading:
     """What the components of a path read on one prompt.
 
     Attributes:
-        points: by name of a norm, its input at the token that its component reads.
+        points: by name of a norm, its input: of one in front of a component at the token that it
+            reads, of one after it at the token that it writes. Of an MLP without a norm in front,
+            by ``blocks.3.mlp``, its own input.
         score: product of the heads' attention scores along the path, no unit.
     """
 
@@ -169,15 +186,21 @@ def reading(
         if here > there or (component.head is None and here != there):
             raise ValueError(f"{component} moves nothing from token {here} to {there} of {n_pos}.")
 
-    heads = [component for component in chain if component.head is not None]
-    names = ["ln_final.hook_in", *(f"{component.norm}.hook_in" for component in chain)]
-    names += [f"blocks.{head.layer}.attn.hook_pattern" for head in heads]
+    spots, patterns = {"ln_final.hook_in": where[-1]}, []
+    for component, here, there in zip(chain, where, where[1:]):
+        layer = component.layer
+        before = name_before(model, layer, component.part)
+        if before is not None or component.head is None:
+            spots[f"{before}.hook_in" if before else mlp_reads(model, layer)] = here
+        if (after := norm_after(model, layer, component.part)) is not None:
+            spots[f"{after.name}.hook_in"] = there
+        if component.head is not None:
+            patterns.append((f"blocks.{layer}.attn.hook_pattern", component.head, there, here))
+    names = [*spots, *(name for name, *_ in patterns)]
     kept, _ = read_activations(model, tokens[None], names)
 
-    points, scores = {"ln_final": kept["ln_final.hook_in"][0, where[-1]]}, []
-    for component, here, there in zip(chain, where, where[1:]):
-        points[component.norm] = kept[f"{component.norm}.hook_in"][0, here]
-        if component.head is not None:
-            pattern = kept[f"blocks.{component.layer}.attn.hook_pattern"][0, component.head]
-            scores.append(pattern[there, here].item())
+    points = {}
+    for name, position in spots.items():
+        points[name.removesuffix(".hook_in")] = kept[name].view(1, n_pos, -1)[0, position]
+    scores = [kept[name][0, *spot].item() for name, *spot in patterns]
     return Reading(points, math.prod(scores))

@@ -19,6 +19,8 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from helpers.models.checks import real, vectors, whole
 from helpers.models.hooks import alone
+from helpers.models.blocks import mlp_output, norm_after, norm_before
+from helpers.models.check import require
 from helpers.models.load import per_head
 from helpers.models.norms import Norm
 
@@ -80,7 +82,12 @@ IGNORE = IgnoreNorms()
 def head_weights(
     model: TransformerBridge, layer: int
 ) -> tuple[Float[Tensor, "head d_model d_head"], Float[Tensor, "head d_head d_model"]]:
-    """W_V and W_O of a layer's heads; heads with a common key/value head each get its W_V."""
+    """W_V and W_O of a layer's heads; heads with a common key/value head each get its W_V.
+
+    Raises:
+        ValueError: a layer that the model does not have, or heads that are not given by these.
+    """
+    require(model, "values", "attention")
     attention = model.blocks[whole("layer", layer, 0, model.cfg.n_layers)].attn
     return per_head(model, attention.W_V), attention.W_O
 
@@ -96,30 +103,42 @@ def through_heads(
     """W_V (W_O y) of each head: what it reads for the sake of y, which reads what heads write.
 
     Attention scores are left out: a source token's share is score · (feature · x) (section 4.3.1).
-    The d_model × d_model matrix W_OV is never formed.
+    The d_model × d_model matrix W_OV is never formed. A norm after attention and a residual
+    multiplier, where a model has them, come first.
 
     Args:
-        norms: how the layer's ln1 is treated.
+        norms: how the norms around attention are treated.
         own_norm: if False, the vectors read the output of ln1 instead of its input.
     """
     W_V, W_O = head_weights(model, layer)
-    y = vectors("y", y, model.cfg.d_model)
+    y = to_output(model, layer, "attn", vectors("y", y, model.cfg.d_model), norms)
     features = torch.einsum("hme,...he->...hm", W_V, torch.einsum("hem,...m->...he", W_O, y))
-    if not own_norm:
-        return features
-    return norms.pull_back(Norm.of(model, f"blocks.{layer}.ln1"), features)
+    return to_input(model, layer, "attn", features, norms) if own_norm else features
 
 
-def mlp_output(model: TransformerBridge, layer: int, x: Vectors) -> Vectors:
-    """MLP(x), for x in its own input (after ln2)."""
-    x, layer = vectors("x", x, model.cfg.d_model), whole("layer", layer, 0, model.cfg.n_layers)
-    with alone(model):
-        return model.blocks[layer].mlp(x.reshape(-1, 1, x.shape[-1])).reshape(x.shape)
+def to_output(model: TransformerBridge, layer: int, part: str, y: Vectors, norms: Norms) -> Vectors:
+    """From vectors that read the residual stream to ones that read what "attn" or "mlp" puts out:
+    back through the residual multiplier and the norm after the part, if there are any.
+    """
+    after, scale = norm_after(model, layer, part), require(model, "norms").scales[part]
+    y = y if scale == 1 else scale * y
+    return y if after is None else norms.pull_back(after, y)
+
+
+def to_input(model: TransformerBridge, layer: int, part: str, y: Vectors, norms: Norms) -> Vectors:
+    """From vectors that read a part's own input to ones that read the stream in front of it."""
+    before = norm_before(model, layer, part)
+    return y if before is None else norms.pull_back(before, y)
 
 
 @torch.enable_grad()
 def mlp_gradient(model: TransformerBridge, layer: int, y: Vectors, x: Point) -> Vectors:
-    """∇ₓ y·MLP(x) by autograd, for all y at once (section 4.3.4)."""
+    """∇ₓ y·MLP(x) by autograd, for all y at once (section 4.3.4); x is behind the norm.
+
+    Raises:
+        ValueError: a layer that the model does not have, or an MLP that does not run by itself.
+    """
+    require(model, "mlp")
     y, x = vectors("y", y, model.cfg.d_model), vectors("x", x, model.cfg.d_model, axes=1)
     flat = y.reshape(-1, y.shape[-1])
     points = x.detach().expand_as(flat).clone().requires_grad_(True)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 
@@ -53,9 +51,10 @@ def test_the_papers_approximation_is_the_gradient_but_for_two_projections(tiny, 
     torch.testing.assert_close(projected, norm.gradient(y, x))
 
 
-def test_a_norm_that_is_missing_or_of_another_kind_is_refused(tiny) -> None:
-    with pytest.raises(ValueError, match="no norm 'blocks.7.ln1'"):
-        Norm.of(tiny, "blocks.7.ln1")
-    folded = SimpleNamespace(cfg=SimpleNamespace(normalization_type="LNPre", model_name="folded"))
-    with pytest.raises(ValueError, match="norms of type 'LNPre'"):
-        Norm.of(folded, "ln_final")
+def test_a_norm_that_is_missing_or_a_module_of_another_kind_is_refused(tiny) -> None:
+    for name in ("blocks.7.ln1", "ln_first", ""):
+        with pytest.raises(ValueError, match=f"no norm '{name}'"):
+            Norm.of(tiny, name)
+    for name in ("blocks.0.mlp", "unembed"):
+        with pytest.raises(ValueError, match=f"{name} of .* is neither LayerNorm nor RMSNorm"):
+            Norm.of(tiny, name)
