@@ -95,7 +95,7 @@ def check(model: TransformerBridge) -> Facts:
     try:
         kept, logits = _run(model)
     except Exception as error:  # whatever a model raises that takes more than tokens
-        return Facts(dict.fromkeys(FORMULAS, f"it does not run on tokens alone: {error}"))
+        return Facts(dict.fromkeys(FORMULAS, f"in a run on tokens alone: {error}"))
 
     def holds(formula: str, where: str, both: Callable[[], tuple[Tensor, Tensor]]) -> None:
         try:
@@ -142,6 +142,8 @@ def _run(model: TransformerBridge) -> tuple[Kept, Tensor]:
     kept: dict[str, Tensor] = {}
 
     def keep(value: Tensor, hook, name: str) -> None:
+        if name in kept:  # as in nanochat, whose final norm comes after the embedding too
+            raise ValueError(f"{name} is reached twice in a run")
         kept[name] = value.clone()  # some models add to the residual stream in place
 
     there = model.hook_dict

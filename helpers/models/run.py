@@ -86,8 +86,8 @@ def read_activations(
         batch_size: prompts in one forward pass.
 
     Raises:
-        TypeError, ValueError: a hook that this model does not have, tokens that
-            :func:`last_logits` refuses, or a ``batch_size`` below 1.
+        TypeError, ValueError: a hook that this model does not have or does not reach
+            once in a run, tokens that :func:`last_logits` refuses, or a ``batch_size`` below 1.
     """
     check_tokens(model, tokens)
     size, names = whole("batch_size", batch_size), [*names]
@@ -100,6 +100,8 @@ def read_activations(
     hooks = [(name, partial(keep, name=name)) for name in names]
     with hooked(model, hooks):
         logits = [last_logits(model, chunk) for chunk in tokens.split(size)]
+    if wrong := [name for name in names if len(kept[name]) != len(logits)]:
+        raise ValueError(f"{model.cfg.model_name} does not reach {wrong[0]} once in a run.")
     return {name: torch.cat(values) for name, values in kept.items()}, torch.cat(logits)
 
 

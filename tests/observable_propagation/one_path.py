@@ -10,6 +10,13 @@ from functools import partial
 import torch
 
 
+def reader(model, layer: int, part: str) -> str:
+    """The hook where a part of a block reads the stream: at its norm, or at itself without one."""
+    names = model.blocks[layer].submodules
+    norm = "ln2" if part == "mlp" and "ln2" in names else "ln1"
+    return f"blocks.{layer}.{norm if norm in names else part}.hook_in"
+
+
 def gradient(
     model,
     chain: list[tuple[int, int | None]],
@@ -25,8 +32,8 @@ def gradient(
         n: token id -> weight.
     """
     layers, clean = range(model.cfg.n_layers), {}
-    norms = [f"blocks.{layer}.{ln}.hook_in" for layer in layers for ln in ("ln1", "ln2")]
-    norms.append("ln_final.hook_in")
+    norms = {reader(model, layer, part) for layer in layers for part in ("attn", "mlp")}
+    norms.add("ln_final.hook_in")
 
     def store(value, hook):
         clean[hook.name] = value.detach().clone()
@@ -38,7 +45,7 @@ def gradient(
     signal = [delta]
     reads = {"ln_final.hook_in": positions[-1]}
     for (layer, head), position in zip(chain, positions):
-        reads[f"blocks.{layer}.{'ln2' if head is None else 'ln1'}.hook_in"] = position
+        reads[reader(model, layer, "mlp" if head is None else "attn")] = position
 
     def norm_input(value, hook):
         value = clean[hook.name].clone()
