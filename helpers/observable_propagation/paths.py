@@ -186,6 +186,7 @@ def reading(
         if here > there or (component.head is None and here != there):
             raise ValueError(f"{component} moves nothing from token {here} to {there} of {n_pos}.")
 
+    # Where each norm is to be linearised, and which attention scores lie on the path.
     spots, patterns = {"ln_final.hook_in": where[-1]}, []
     for component, here, there in zip(chain, where, where[1:]):
         layer = component.layer
@@ -196,6 +197,7 @@ def reading(
             spots[f"{after.name}.hook_in"] = there
         if component.head is not None:
             patterns.append((f"blocks.{layer}.attn.hook_pattern", component.head, there, here))
+    # One run gives them all.
     names = [*spots, *(name for name, *_ in patterns)]
     kept, _ = read_activations(model, tokens[None], names)
 
