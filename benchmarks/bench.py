@@ -28,7 +28,8 @@ from helpers.activation_scaling.fitting import FitJob, fit_many, largest_batch
 from helpers.activation_scaling.interventions import ActivScalar
 from helpers.activation_scaling.objective import Objective
 from helpers.activation_scaling.points import Points
-from helpers.models.load import device_of, kv_heads, load_model
+from helpers.models.blocks import kv_heads
+from helpers.models.load import device_of, load_model
 from helpers.models.run import HOOKS, last_logits, read_activations
 from helpers.observable_propagation.features import head_features
 from helpers.observable_propagation.observables import Observable

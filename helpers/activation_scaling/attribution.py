@@ -20,15 +20,14 @@ from transformer_lens.model_bridge import TransformerBridge
 from helpers.activation_scaling.interventions import ActivScalar
 from helpers.activation_scaling.objective import logit_diff
 from helpers.activation_scaling.points import Points
-from helpers.models.direct import logit_diff_vector, readout
-from helpers.models.hooks import hooked
-from helpers.models.check import require
 from helpers.models.direct import (
     logit_diff_vector,
     post_norm_inputs,
     readout,
     through_attention,
 )
+from helpers.models.formulas import require
+from helpers.models.hooks import hooked
 from helpers.models.resume import Run
 from helpers.models.run import HOOKS, last_logits, read_activations, unembed
 from helpers.models.tokens import check_one_length

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from transformer_lens.model_bridge import TransformerBridge
 
-from helpers.models.load import kv_heads
+from helpers.models.blocks import kv_heads
 from helpers.models.run import HOOKS
 
 PER_HEAD = ("z", "v", "head_out")

@@ -2,7 +2,7 @@
 
 A part ("attn" or "mlp") reads the residual stream through the norm before it, if there is one, and
 writes to it through the norm after it, if there is one, times a residual multiplier
-(:mod:`helpers.models.check` measures that and confirms the rest).
+(:mod:`helpers.models.formulas` measures that and confirms the rest).
 """
 
 from __future__ import annotations
@@ -17,6 +17,17 @@ from transformer_lens.model_bridge import TransformerBridge
 from helpers.models.checks import vectors, whole
 from helpers.models.hooks import alone
 from helpers.models.norms import Norm
+
+
+def kv_heads(model: TransformerBridge) -> int:
+    """Number of key/value heads: fewer than ``n_heads`` in grouped-query attention."""
+    return getattr(model.cfg, "n_key_value_heads", None) or model.cfg.n_heads
+
+
+def per_head(model: TransformerBridge, values: Tensor, dim: int = 0) -> Tensor:
+    """Expand an axis of key/value heads to one of heads; consecutive heads share theirs."""
+    shared = model.cfg.n_heads // kv_heads(model)
+    return values.repeat_interleave(shared, dim) if shared > 1 else values
 
 
 def name_before(model: TransformerBridge, layer: int, part: str) -> str | None:

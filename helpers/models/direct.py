@@ -16,10 +16,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
+from helpers.models.blocks import norm_after, per_head
 from helpers.models.checks import rows, vectors
-from helpers.models.blocks import norm_after
-from helpers.models.check import facts, require
-from helpers.models.load import per_head
+from helpers.models.formulas import facts, require
 from helpers.models.norms import Norm
 from helpers.models.run import read_activations
 from helpers.models.tokens import at_ends, check_tokens

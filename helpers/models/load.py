@@ -11,7 +11,6 @@ import logging
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
@@ -68,9 +67,9 @@ def freeze(model: TransformerBridge) -> TransformerBridge:
     """Set evaluation mode, freeze the weights (only interventions are trained), and check it.
 
     A formula that does not hold is an error where a helper needs it, see
-    :mod:`helpers.models.check`.
+    :mod:`helpers.models.formulas`.
     """
-    from helpers.models.check import facts  # imports TransformerLens, as load_model does
+    from helpers.models.formulas import facts  # imports TransformerLens, as load_model does
 
     model.eval()
     model.original_model.requires_grad_(False)
@@ -104,17 +103,6 @@ def resolve_device(name: str) -> torch.device:
 def device_of(model: TransformerBridge) -> torch.device:
     """The device of a model's unembedding, where its logits are."""
     return model.W_U.device
-
-
-def kv_heads(model: TransformerBridge) -> int:
-    """Number of key/value heads: fewer than ``n_heads`` in grouped-query attention."""
-    return getattr(model.cfg, "n_key_value_heads", None) or model.cfg.n_heads
-
-
-def per_head(model: TransformerBridge, values: Tensor, dim: int = 0) -> Tensor:
-    """Expand an axis of key/value heads to one of heads; consecutive heads share theirs."""
-    shared = model.cfg.n_heads // kv_heads(model)
-    return values.repeat_interleave(shared, dim) if shared > 1 else values
 
 
 def fingerprint(model: TransformerBridge) -> str:

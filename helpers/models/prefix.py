@@ -17,8 +17,8 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import DynamicCache
 
+from helpers.models.blocks import kv_heads
 from helpers.models.checks import whole
-from helpers.models.load import kv_heads
 from helpers.models.run import last_logits, last_logits_after
 from helpers.models.tokens import check_one_length, check_tokens, ends, is_padded
 

@@ -12,8 +12,8 @@ from transformer_lens.model_bridge import TransformerBridge
 from transformers import DynamicCache
 
 from helpers.models.checks import vectors, whole
+from helpers.models.formulas import require
 from helpers.models.hooks import alone, hooked
-from helpers.models.check import require
 from helpers.models.norms import Norm
 from helpers.models.tokens import check_tokens, ends, is_padded
 

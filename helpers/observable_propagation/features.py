@@ -15,9 +15,9 @@ from jaxtyping import Float
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
+from helpers.models.blocks import per_head
 from helpers.models.checks import rows, vectors
-from helpers.models.check import require
-from helpers.models.load import per_head
+from helpers.models.formulas import require
 from helpers.models.norms import Norm
 from helpers.observable_propagation.pull_back import (
     IGNORE,

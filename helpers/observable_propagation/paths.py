@@ -16,9 +16,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from helpers.models.checks import rows, vectors, whole
 from helpers.models.blocks import mlp_reads, name_before, norm_after, norm_before
-from helpers.models.check import facts, require
+from helpers.models.checks import rows, vectors, whole
+from helpers.models.formulas import facts, require
 from helpers.models.norms import Norm
 from helpers.models.run import read_activations
 from helpers.models.tokens import check_tokens, ends

@@ -17,11 +17,9 @@ from scipy.optimize import brentq
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
+from helpers.models.blocks import mlp_output, norm_after, norm_before, per_head
 from helpers.models.checks import real, vectors, whole
-from helpers.models.hooks import alone
-from helpers.models.blocks import mlp_output, norm_after, norm_before
-from helpers.models.check import require
-from helpers.models.load import per_head
+from helpers.models.formulas import require
 from helpers.models.norms import Norm
 
 Vectors = Float[Tensor, "*n d_model"]

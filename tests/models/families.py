@@ -12,7 +12,7 @@ import torch
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from helpers.models.check import facts
+from helpers.models.formulas import facts
 from helpers.models.load import freeze
 
 PAGE = Path(__file__).parents[2] / "book" / "models.md"

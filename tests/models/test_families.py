@@ -10,8 +10,8 @@ from types import MethodType
 import pytest
 import torch
 
-from helpers.models.check import check, facts, require
 from helpers.models.direct import direct_attribution
+from helpers.models.formulas import check, facts, require
 from helpers.models.run import last_logits, read_activations, unembed
 from helpers.observable_propagation.edits import steer
 from helpers.observable_propagation.observables import Observable

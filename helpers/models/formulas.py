@@ -17,8 +17,15 @@ import torch
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from helpers.models.blocks import mlp_output, mlp_reads, name_before, norm_after, norm_before
-from helpers.models.load import per_head
+from helpers.models.blocks import (
+    mlp_output,
+    mlp_reads,
+    name_before,
+    norm_after,
+    norm_before,
+    per_head,
+)
+from helpers.models.hooks import hooked
 from helpers.models.norms import Norm, tolerance
 
 FORMULAS = {
@@ -150,7 +157,7 @@ def _run(model: TransformerBridge) -> tuple[Kept, Tensor]:
     hooks = [(name, partial(keep, name=name)) for name in names if name in there]
     first = model.cfg.d_vocab // 3  # not at the start, where special tokens are
     tokens = torch.arange(first, first + 8, device=model.W_U.device)[None]
-    with model.hooks(fwd_hooks=hooks):
+    with hooked(model, hooks):
         return kept, model.original_model(input_ids=tokens, use_cache=False).logits
 
 
