@@ -136,6 +136,7 @@ def plain_fit(model: TransformerBridge, job: FitJob, steps: int) -> Float[Tensor
     optimizer = torch.optim.Adam(intervention.parameters(), lr=job.learning_rate)
     scale = isinstance(intervention, ActivScalar)
 
+    # One hook for each site and layer
     def edit(h: Tensor, hook: Any, own: Tensor, beta: float) -> Tensor:
         return h * (1 + beta * own.unsqueeze(-1)) if scale else h + beta * own
 
