@@ -194,6 +194,39 @@ def test_a_damaged_entry_is_said_and_computed_again(store, damage):
         sweep(SETTINGS, square, store)
 
 
+# Stores that others share
+
+
+def test_entries_have_modes_by_the_umask(store):
+    before = os.umask(0o022)
+    try:
+        sweep(SETTINGS[:2], square, store)
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in store.folder.iterdir()} == {0o644}
+
+
+def test_finished_results_are_read_without_writing_anything(store, monkeypatch):
+    first = sweep(SETTINGS, square, store)
+    monkeypatch.setattr(Store, "_put", lambda *given: pytest.fail("something was written"))
+    assert sweep(SETTINGS, square, store).equals(first)
+
+
+def test_an_entry_that_cannot_be_read_is_not_taken_for_damaged(store, monkeypatch):
+    read = Path.read_bytes
+
+    def refuse(path):
+        if path.parent == store.folder:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return read(path)
+
+    sweep(SETTINGS, square, store)
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(PermissionError, match="Permission denied: .*store"):
+        sweep(SETTINGS, square, store)
+    assert kept(store) == len(SETTINGS)
+
+
 # A disk that cannot be written
 
 
