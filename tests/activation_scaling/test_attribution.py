@@ -8,7 +8,7 @@ import torch
 
 from helpers.activation_scaling import attribution as attr
 from helpers.activation_scaling.interventions import steered_logits
-from helpers.activation_scaling.objective import Objective, logit_diff, steered_diff
+from helpers.activation_scaling.objective import Objective, logit_diff
 from helpers.activation_scaling.points import Points
 from helpers.activation_scaling.strength import Sweep, best_strength, sweep_strengths
 from helpers.models.direct import direct_attribution, logit_diff_vector
@@ -143,7 +143,9 @@ def test_a_flip_is_where_the_answers_are_first_swapped_up_to_the_grid(tiny, prom
             if beta == beta:
                 meant = 1 if base[row] < 0 else -1
                 tried = beta * torch.tensor([0.95, 1.05]).outer(torch.tensor([meant, -meant]))
-                less, more = steered_diff(tiny, some.at([row]), theta, tried.flatten()).view(2, 2)
+                one = some.at([row])
+                logits = steered_logits(tiny, one.tokens, theta, tried.flatten())
+                less, more = logit_diff(logits, one.correct, one.wrong).view(2, 2)
                 assert less[0] * base[row] > 0 > more[0] * base[row]
                 assert bool(more[1] * base[row] > 0) == flips.steers[row]
                 found += 1

@@ -10,7 +10,7 @@ from helpers.activation_scaling.objective import Objective, evaluate
 from helpers.activation_scaling.points import Points
 from helpers.models.run import last_logits
 from helpers.models.tokens import PAD
-from helpers.prompts.prompts import Prompts, join
+from helpers.prompts.prompts import Prompts
 from tests.conftest import mixed, rounds
 
 pytestmark = pytest.mark.unit
@@ -40,57 +40,28 @@ def single(prompts: Prompts, row: int) -> Prompts:
     return Prompts(one.texts, one.correct_texts, one.wrong_texts, tokens, one.correct, one.wrong)
 
 
-def test_a_padded_batch_gives_the_logits_that_single_prompts_give(tiny, prompts, close):
-    assert (prompts.tokens == PAD).any()
-    batch = last_logits(tiny, prompts.tokens)
-    singles = torch.cat(
-        [last_logits(tiny, single(prompts, row).tokens) for row in range(len(prompts))]
-    )
-    torch.testing.assert_close(batch, singles, **close)
-    # What a batch gives that takes the filling for tokens is far off.
-    careless = tiny.original_model(input_ids=prompts.tokens.clamp_min(0)).logits[:, -1]
-    assert (careless - singles).abs().max() > 1e-2
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_padded_batch_is_steered_as_single_prompts_are(tiny, prompts, close, kind):
-    intervention = drawn(kind, tiny)
-    batch = steered_logits(tiny, prompts.tokens, intervention, [1.0, -0.7])
-    singles = torch.cat(
-        [
-            steered_logits(tiny, single(prompts, row).tokens, intervention, [1.0, -0.7])
-            for row in range(4)
-        ],
-        dim=1,
-    )
-    torch.testing.assert_close(batch, singles, **close)
-    assert (batch[0] - last_logits(tiny, prompts.tokens)).abs().max() > 1e-3, (
-        "the intervention does nothing: nothing was tested"
-    )
+    intervention, betas = drawn(kind, tiny), [1.0, -0.7]
+    batch = steered_logits(tiny, prompts.tokens, intervention, betas)
+    for row in range(4):
+        alone = steered_logits(tiny, single(prompts, row).tokens, intervention, betas)
+        torch.testing.assert_close(batch[:, [row]], alone, **close)
+    assert (batch[0] - last_logits(tiny, prompts.tokens)).abs().max() > 1e-3
 
 
 def test_evaluation_and_a_step_of_fitting_on_a_padded_batch_are_the_means_over_single_prompts(
-    tiny, prompts, close
+    tiny, prompts
 ):
     intervention = drawn(DynScalar, tiny)
     whole = evaluate(tiny, intervention, prompts)
     parts = [evaluate(tiny, intervention, single(prompts, row)) for row in range(4)]
-    assert whole.E0 == pytest.approx(sum(part.E0 for part in parts) / 4, abs=1e-5)
-    assert whole.F == pytest.approx(sum(part.F for part in parts) / 4, abs=1e-5)
-    fitted = fit(
-        tiny, drawn(DynScalar, tiny), prompts, Objective(margin=1.0), learning_rate=0.1, epochs=30
-    )
+    for name in ("E0", "F"):
+        mean = sum(getattr(part, name) for part in parts) / 4
+        assert getattr(whole, name) == pytest.approx(mean, abs=1e-5)
+    how = {"learning_rate": 0.1, "epochs": 30}
+    fitted = fit(tiny, drawn(DynScalar, tiny), prompts, Objective(margin=1.0), **how)
     assert fitted.history[-1]["E_m"] > fitted.history[0]["E_m"] + 0.1
-
-
-def test_prompts_of_one_length_take_the_path_they_always_took(tiny):
-    parts = [Prompts.of(tiny, [text], ["w1"], ["w2"]) for text in (TEXTS[1], TEXTS[3])]
-    joined = join(parts)
-    assert not (joined.tokens == PAD).any()
-    plain = torch.cat([part.tokens for part in parts])
-    assert torch.equal(last_logits(tiny, joined.tokens), last_logits(tiny, plain))
-    whole = tiny.original_model(input_ids=plain, use_cache=False).logits[:, -1]
-    assert torch.allclose(last_logits(tiny, plain), whole, atol=1e-12)
 
 
 def test_alpha_is_the_product_of_g_with_the_unit_activation(tiny, prompts):
@@ -108,12 +79,9 @@ def test_alpha_is_the_product_of_g_with_the_unit_activation(tiny, prompts):
 def test_scalars_do_not_depend_on_the_length_of_an_activation_and_a_zero_one_has_none(tiny):
     intervention = drawn(DynScalar, tiny)
     h = torch.randn(1, 3, tiny.cfg.d_model, dtype=torch.float64)
-    torch.testing.assert_close(
-        intervention.scalars(3 * h, "attn_out", 0), intervention.scalars(h, "attn_out", 0)
-    )
-    assert not torch.allclose(
-        intervention.scalars(-h, "attn_out", 0), intervention.scalars(h, "attn_out", 0)
-    )
+    alpha = intervention.scalars(h, "attn_out", 0)
+    torch.testing.assert_close(intervention.scalars(3 * h, "attn_out", 0), alpha)
+    torch.testing.assert_close(intervention.scalars(-h, "attn_out", 0), -alpha)
     h.requires_grad_()
     zero = intervention.scalars(h * 0, "attn_out", 0)
     assert torch.equal(zero, torch.zeros_like(zero))
@@ -133,12 +101,10 @@ def test_the_bias_is_added_to_every_scalar(tiny):
 
 
 def test_the_hidden_layer_is_the_sum_that_its_equation_says_and_starts_from_almost_nothing(tiny):
-    intervention = drawn(DynScalarHidden, tiny)
+    intervention, expected = drawn(DynScalarHidden, tiny), 0.0
     h = torch.randn(tiny.cfg.d_model, dtype=torch.float64)
-    unit = h / h.norm()
-    expected = sum(
-        k[-1] * torch.tanh(k[:-2] @ unit + k[-2]) for k in intervention.theta["mlp_out"][1]
-    )
+    for unit in intervention.theta["mlp_out"][1]:  # w, b and u of a unit
+        expected = expected + unit[-1] * torch.tanh(unit[:-2] @ (h / h.norm()) + unit[-2])
     torch.testing.assert_close(intervention.scalars(h[None, None], "mlp_out", 1)[0, 0], expected)
     quiet = drawn(DynScalarHidden, tiny, std=1e-5)
     assert quiet.scalars(h[None, None], "mlp_out", 1).abs() < 1e-3
@@ -160,42 +126,31 @@ def test_other_sites_are_steered_too_and_strength_0_changes_no_bit(tiny, prompts
 def test_gradients_of_theta_are_those_of_finite_differences(tiny, prompts, kind):
     intervention = drawn(kind, tiny)
     theta = intervention.theta["attn_out"]
-    assert theta.shape == intervention.theta_shape("attn_out")
 
     def total() -> torch.Tensor:
         with intervention.applied(tiny, 1.0):
             return last_logits(tiny, prompts.tokens).pow(2).sum()
 
-    direction = torch.randn(
-        theta.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64
-    )
+    generator = torch.Generator().manual_seed(0)
+    direction = torch.randn(theta.shape, generator=generator, dtype=torch.float64)
     (gradient,) = torch.autograd.grad(total(), [theta])
     # Large enough to stand out from the rounding, small enough for the slope.
-    step = 1e-3 if rounds(tiny) else 1e-4
+    step, tolerance = (1e-3, 2e-2) if rounds(tiny) else (1e-4, 1e-5)
     with torch.no_grad():
         theta.add_(step * direction)
         above = total()
         theta.sub_(2 * step * direction)
         below = total()
     slope = (above - below).item() / (2 * step)
-    assert slope == pytest.approx(
-        (gradient * direction).sum().item(), rel=2e-2 if rounds(tiny) else 1e-5
-    )
+    assert slope == pytest.approx((gradient * direction).sum().item(), rel=tolerance)
     assert abs(slope) > 1e-3
 
 
-def test_what_is_tied_to_positions_refuses_prompts_of_mixed_length(tiny, prompts):
+def test_points_tied_to_positions_and_head_outputs_are_refused(tiny, prompts):
     tied = ActivScalar(Points.of(tiny, prompts.n_pos), dtype=torch.float64)
-    with pytest.raises(ValueError, match="of several lengths"):
-        evaluate(tiny, tied, prompts)
     with pytest.raises(ValueError, match="of several lengths"):
         fit(tiny, tied, prompts, Objective(), learning_rate=0.1)
     with pytest.raises(ValueError, match="n_pos=None"):
         DynScalar(Points.of(tiny, 4))
     with pytest.raises(ValueError, match="use z"):
         DynScalar(Points.of(tiny, None, sites=("head_out",)))
-
-
-def test_joining_nothing_is_refused():
-    with pytest.raises(ValueError, match="non-empty list of Prompts"):
-        join([])
