@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -33,13 +32,11 @@ class Fit:
         intervention: with its learned θ.
         objective: what was maximised.
         history: epoch, E_m, F, M_1 and psi before each step.
-        seconds: wall-clock time; of fits in one batch, an equal share of its time.
     """
 
     intervention: Intervention
     objective: Objective
     history: list[dict[str, float]]
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -69,7 +66,6 @@ def fit_batch(
     Returns:
         A fit for each job, or the error of one whose objective or gradient is not finite.
     """
-    start = time.perf_counter()
     # Parameters, and the prompts of all jobs as one set; `own` are each job's rows of it.
     prompts, own = rows_of([job.prompts for job in jobs])
     device, n = prompts.tokens.device, own.shape[1]
@@ -112,10 +108,9 @@ def fit_batch(
             break
         if on_epoch is not None:
             on_epoch(epoch)
-    seconds = (time.perf_counter() - start) / len(jobs)
     results: list[Result] = []
     for index, (job, history) in enumerate(zip(jobs, histories)):
-        fitted = Fit(job.intervention, job.objective, history, seconds)
+        fitted = Fit(job.intervention, job.objective, history)
         results.append(failed.get(index, fitted))
     return results
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 from itertools import product
+from math import inf
 
 import torch
 from jaxtyping import Float, Int
@@ -18,8 +19,9 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from helpers.activation_scaling.interventions import ActivScalar
-from helpers.activation_scaling.objective import logit_diff
+from helpers.activation_scaling.objective import logit_diff, wide
 from helpers.activation_scaling.points import Points
+from helpers.models.checks import whole
 from helpers.models.direct import (
     logit_diff_vector,
     post_norm_inputs,
@@ -70,16 +72,19 @@ def noised_activations(
         seed: of the first prompt's noise; that of prompt i is ``seed + i``. It is drawn on the
             CPU, so that it is the same on every device.
     """
-    scale, size = std * model.W_E.std(), (prompts.n_pos - 1, model.cfg.d_model)
+    if not 0 <= std < inf:
+        raise ValueError(f"std = {std} must be a number of at least 0.")
+    seed = whole("seed", seed, 0)
+    scale, size = std * wide(model.W_E).std(), (prompts.n_pos - 1, model.cfg.d_model)
     noise = []
     for i in range(len(prompts)):
         generator = torch.Generator().manual_seed(seed + i)
         noise.append(torch.randn(size, generator=generator, dtype=torch.float64))
 
     def corrupt(embedding: Tensor, hook) -> Tensor:
-        out = embedding.clone()
-        out[:, 1:] += scale * torch.stack(noise).to(embedding)
-        return out
+        out = wide(embedding.clone())
+        out[:, 1:] += scale * torch.stack(noise).to(out)
+        return out.to(embedding.dtype)
 
     with hooked(model, [("hook_embed", corrupt)]):
         return activations(model, prompts.tokens, points)
@@ -104,13 +109,16 @@ def activ_patch(
 
     Args:
         other: h', from :func:`activations` of counterfactuals or :func:`noised_activations`.
-        strength: s: 1 swaps; towards 0 the map goes to that of :func:`attr_patch`.
+        strength: s > 0: 1 swaps; towards 0 the map goes to that of :func:`attr_patch`.
         mean: over prompts; else every prompt has a map of its own, on a first axis.
         batch_size: rows in one forward pass.
     """
+    size = whole("batch_size", batch_size)
+    if not 0 < strength < inf:
+        raise ValueError(f"strength = {strength} must be positive and finite.")
     own, run = activations(model, prompts.tokens, points), Run.of(model, prompts.tokens)
-    base, answers = unembed(model, run.ends), (prompts.correct, prompts.wrong)
-    scores = {place: (h[..., 0] * 0) for place, h in own.items()}
+    base = logit_diff(unembed(model, run.ends), prompts.correct, prompts.wrong)
+    scores = {place: wide(h[..., 0] * 0) for place, h in own.items()}
     for layer, pos in product(points.layers, points.positions):
         # The swaps here that change anything: of a site, a prompt and, where there are any, a head.
         found = []
@@ -118,7 +126,7 @@ def activ_patch(
             changed = (other[site, layer][:, pos] != own[site, layer][:, pos]).any(-1)
             spots = changed.reshape(len(prompts), -1).nonzero()
             found.append(torch.cat([torch.full_like(spots[:, :1], number), spots], dim=1))
-        for swaps in torch.cat(found).split(batch_size):
+        for swaps in torch.cat(found).split(size):
             hooks, places = [], []
             for number, site in enumerate(points.sites):
                 at = (swaps[:, 0] == number).nonzero()[:, 0]
@@ -132,7 +140,8 @@ def activ_patch(
                 continue
             with hooked(model, hooks):
                 logits = unembed(model, run.edited(model, layer, pos, lambda x: x, row))
-            fall = logit_diff(base[row] - logits, *(answer[row] for answer in answers)) / strength
+            gap = logit_diff(logits, prompts.correct[row], prompts.wrong[row])
+            fall = (base[row] - gap) / strength
             for at, place, where in places:
                 scores[place][where] = fall[at]
     return _as_maps(scores, points, mean)
@@ -141,7 +150,7 @@ def activ_patch(
 def _swap(at: tuple, h_other: Float[Tensor, "swap d"], strength: float):
     def hook(h: Tensor, hook) -> Tensor:
         h = h.clone()
-        h[at] = h[at] + strength * (h_other - h[at])
+        h[at] = h[at].lerp(h_other, strength)
         return h
 
     return hook
@@ -174,7 +183,7 @@ def attr_patch(
     # Those of a run like that of ``other``, so that equal activations differ by exactly 0.
     before, scores = activations(model, prompts.tokens, points), {}
     for place, gradient in zip(own, gradients):
-        scores[place] = -(gradient * (other[place] - before[place])).sum(-1)
+        scores[place] = -(wide(gradient) * (wide(other[place]) - before[place])).sum(-1)
     return _as_maps(scores, points, mean)
 
 
@@ -204,9 +213,10 @@ def direct_logit(
     for (site, layer), h in found.items():
         if site == "head_out":
             own, _ = through_attention(model, layer, r, final.__getitem__)
-            scores[site, layer] = torch.einsum("bphe, hed, bpd -> bph", h, model.W_O[layer], own)
+            w_o, own = wide(model.W_O[layer]), wide(own)
+            scores[site, layer] = torch.einsum("bphe, hed, bpd -> bph", wide(h), w_o, own)
         else:
-            scores[site, layer] = torch.einsum("bpd, bpd -> bp", h, r)
+            scores[site, layer] = (wide(h) * r).sum(-1)
     return _as_maps(scores, points, mean)
 
 

@@ -23,13 +23,10 @@ from helpers.models.tokens import PAD
 class Dynamic(Intervention):
     """h̃ = h·(1 + β·α(h)): Eq. 5 with a scalar computed from h, by one function a layer and site.
 
-    The function sees the unit vector ĥ = h/‖h‖; all positions share it. A zero activation has
-    no direction: its
-    ĥ is taken as zero. Points must be made with ``n_pos=None``.
+    The function sees the unit vector ĥ = h/‖h‖, or zero where h is zero; all positions share it.
 
     Raises:
-        ValueError: points tied to positions, or at ``head_out`` (scale ``z``: a head's output is
-            linear in it).
+        ValueError: points tied to positions (make them with ``n_pos=None``), or at ``head_out``.
     """
 
     def __init__(
@@ -47,7 +44,7 @@ class Dynamic(Intervention):
         if "head_out" in points.sites:
             raise ValueError(
                 "dynamic scalars act on the activation at a hook, and head_out has none of its "
-                "own; use z."
+                "own: use z, in which a head's output is linear."
             )
         super().__init__(points, dtype=dtype, device=device)
 
@@ -60,6 +57,13 @@ class Dynamic(Intervention):
     def edit(self, model, h, site, layer, beta):
         return h * (1 + beta * self.scalars(h, site, layer).unsqueeze(-1))
 
+    def theta_shape(self, site: str) -> tuple[int, ...]:
+        return (len(self.points.layers), *self.points.heads(site), *self.own_shape(site))
+
+    @abstractmethod
+    def own_shape(self, site: str) -> tuple[int, ...]:
+        """Shape of the parameters of one function."""
+
     @torch.no_grad()
     def alpha(
         self, model: TransformerBridge, tokens: Int[Tensor, " pos"]
@@ -69,15 +73,11 @@ class Dynamic(Intervention):
         While the model is steered, later layers see activations that earlier edits have changed,
         and their scalars differ from these.
         """
-        names = {}
+        tokens, maps = tokens[tokens != PAD], {}
         for site in self.points.sites:
-            names[site] = [HOOKS[site].format(layer=layer) for layer in self.points.layers]
-        tokens = tokens[tokens != PAD]
-        cache, _ = read_activations(model, tokens[None], sum(names.values(), []))
-        maps = {}
-        for site in self.points.sites:
-            read = enumerate(names[site])
-            rows = [self.scalars(cache[name], site, row)[0] for row, name in read]
+            names = [HOOKS[site].format(layer=layer) for layer in self.points.layers]
+            cache, _ = read_activations(model, tokens[None], names)
+            rows = [self.scalars(cache[name], site, row)[0] for row, name in enumerate(names)]
             maps[site] = torch.stack(rows)
         return maps
 
@@ -85,8 +85,8 @@ class Dynamic(Intervention):
 class DynScalar(Dynamic):
     """α = g·ĥ with a vector g for each layer and site (Eq. 10)."""
 
-    def theta_shape(self, site: str) -> tuple[int, ...]:
-        return (len(self.points.layers), *self.points.heads(site), self.points.width(site))
+    def own_shape(self, site: str) -> tuple[int, ...]:
+        return (self.points.width(site),)
 
     def scalars(self, h, site, layer):
         return (normalize(h, dim=-1) * self.theta[site][layer]).sum(-1)
@@ -95,8 +95,8 @@ class DynScalar(Dynamic):
 class DynScalarBias(Dynamic):
     """α = g·ĥ + b, with the same bias b at every position. θ holds g, then b, on its last axis."""
 
-    def theta_shape(self, site: str) -> tuple[int, ...]:
-        return (len(self.points.layers), *self.points.heads(site), self.points.width(site) + 1)
+    def own_shape(self, site: str) -> tuple[int, ...]:
+        return (self.points.width(site) + 1,)
 
     def scalars(self, h, site, layer):
         theta = self.theta[site][layer]
@@ -106,9 +106,8 @@ class DynScalarBias(Dynamic):
 class DynScalarHidden(Dynamic):
     """α = Σ_k u_k·tanh(w_k·ĥ + b_k): one hidden layer. θ holds w_k, b_k and u_k on its last axis.
 
-    At first it does nothing: the output weights u start at the initial noise, as the scalars of the
-    other maps do. The hidden weights start at N(0, 1): from zero, every hidden unit would get the
-    same gradient.
+    The output weights u start at the initial noise, as the scalars of the other maps do; the hidden
+    weights at N(0, 1): from zero, every hidden unit would get the same gradient.
 
     Attributes:
         hidden: number of hidden units.
@@ -116,13 +115,8 @@ class DynScalarHidden(Dynamic):
 
     hidden = 8
 
-    def theta_shape(self, site: str) -> tuple[int, ...]:
-        return (
-            len(self.points.layers),
-            *self.points.heads(site),
-            self.hidden,
-            self.points.width(site) + 2,
-        )
+    def own_shape(self, site: str) -> tuple[int, ...]:
+        return (self.hidden, self.points.width(site) + 2)
 
     def reset(self, seed: int, std: float = 1e-5) -> None:
         super().reset(seed, std=1.0)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, inf
 
 import torch
 from transformer_lens.model_bridge import TransformerBridge
@@ -17,6 +17,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from helpers.activation_scaling.ascent import Fit, FitJob, Result, fit_batch
 from helpers.activation_scaling.interventions import Intervention
 from helpers.activation_scaling.objective import Objective
+from helpers.models.checks import whole
 from helpers.models.hooks import alone
 from helpers.models.tokens import PAD
 from helpers.prompts.prompts import Prompts
@@ -72,7 +73,7 @@ def fit(
         on_epoch: called after each epoch with its number. An error that it raises ends the fit.
 
     Raises:
-        ValueError: a learning rate, number of epochs or batch size that is not positive; an
+        TypeError, ValueError: an option that is no number or out of range; no prompts; an
             intervention made for another model or prompt length.
         FloatingPointError: the objective or its gradient is not finite; θ is at its last finite
             value.
@@ -176,14 +177,18 @@ def _check(
 ) -> None:
     if not jobs:
         raise ValueError("there are no jobs to fit.")
-    interventions = [job.intervention for job in jobs]
-    if len(set(map(id, interventions))) < len(jobs):
+    if len({id(job.intervention) for job in jobs}) < len(jobs):
         raise ValueError("two jobs share an intervention: give each job its own.")
+    whole("epochs", epochs)
+    if batch_size is not None:
+        whole("batch_size", batch_size)
     for job in jobs:
-        size = len(job.prompts) if batch_size is None else batch_size
-        options = {"learning_rate": job.learning_rate, "epochs": epochs, "batch_size": size}
-        for name, value in options.items():
-            if not value > 0:
-                raise ValueError(f"{name} = {value} must be positive.")
+        whole("seed", job.seed, 0)
+        if not 0 < job.learning_rate < inf:
+            raise ValueError(f"learning_rate = {job.learning_rate} must be positive and finite.")
+        if not 0 <= job.initial_std < inf:
+            raise ValueError(f"initial_std = {job.initial_std} must be a number of at least 0.")
+        if not len(job.prompts):
+            raise ValueError("there are no prompts to fit to.")
         job.intervention.points.check_model(model)
         job.intervention.check_tokens(job.prompts.tokens)

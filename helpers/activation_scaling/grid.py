@@ -19,9 +19,9 @@ import pandas as pd
 from transformer_lens.model_bridge import TransformerBridge
 
 from helpers.activation_scaling.controls import shuffled
-from helpers.activation_scaling.fitting import Fit, FitJob, fit, fit_many
+from helpers.activation_scaling.fitting import Fit, FitJob, fit_many
 from helpers.activation_scaling.interventions import ActivScalar, Intervention, SteerVec
-from helpers.activation_scaling.objective import NEGLIGIBLE, Evaluation, Objective, evaluate
+from helpers.activation_scaling.objective import NEGLIGIBLE, Evaluation, Objective
 from helpers.activation_scaling.points import Points
 from helpers.activation_scaling.together import evaluate_many
 from helpers.models.load import fingerprint, load_model
@@ -50,54 +50,6 @@ def grid(
     return [dict(zip(names, combination)) for combination in values]
 
 
-def run(
-    model: TransformerBridge,
-    *,
-    method: str,
-    task: str,
-    lambda_f: float,
-    lambda_m: float,
-    margin: float,
-    seed: int,
-    n_train: int,
-    n_test: int,
-    epochs: int,
-    rates: dict[str, float],
-) -> dict[str, Any]:
-    """E0, F and M0 on train and test prompts for one method at one setting; E0, F of the control.
-
-    Sites are attn_out and mlp_out at all layers and positions (Fig. 2, activation scaling). The
-    control has the same parameters at shuffled points. ``M_rel`` counts parameters of at least 1 %
-    of the largest one.
-    """
-    data = _task(model, task, n_train, n_test, seed)
-    intervention = METHODS[method](Points.of(model, data.train.n_pos))
-    objective = Objective(margin, lambda_f, lambda_m)
-    how = {"learning_rate": rates[method], "epochs": epochs, "seed": seed}
-    fit(model, intervention, data.train, objective, **how)
-    train, test = (evaluate(model, intervention, half) for half in (data.train, data.test))
-    return _row(intervention, train, test, evaluate(model, shuffled(intervention, seed), data.test))
-
-
-def _row(
-    intervention: Intervention, train: Evaluation, test: Evaluation, control: Evaluation
-) -> dict[str, Any]:
-    size = intervention.vec().detach().abs()
-    return {
-        "E0_train": train.E0,
-        "F_train": train.F,
-        "E0": test.E0,
-        "F": test.F,
-        "M0": test.M0,
-        # M_0's threshold is absolute, and vectors have small entries: this one is relative.
-        "M_rel": -int((size >= NEGLIGIBLE * size.max()).sum()),
-        "swapped": test.swapped,
-        "n_parameters": test.n_parameters,
-        "E0_control": control.E0,
-        "F_control": control.F,
-    }
-
-
 # Settings with the same prompts follow each other. Two entries: more would keep old models alive.
 @lru_cache(maxsize=2)
 def _task(model: TransformerBridge, name: str, n_train: int, n_test: int, seed: int) -> Task:
@@ -116,11 +68,15 @@ def run_batch(
     epochs: int,
     rates: dict[str, float],
 ) -> dict[str, Any]:
-    """:func:`run` for many objectives, fitted and evaluated in as few batches as memory allows.
+    """Fit a method at many objectives and evaluate it on train and test prompts, in batches.
+
+    Sites are attn_out and mlp_out at all layers and positions (Fig. 2, activation scaling).
 
     Returns:
-        ``rows``, one for each objective, with its ``error``; ``at_once``, the objectives in a
-        batch; ``peak``, the most GPU memory in use, in bytes.
+        ``rows``, one for each objective: E0, F and M0, E0 and F of the same parameters at shuffled
+        points, and ``M_rel``, which counts parameters of at least 1 % of the largest one; or the
+        ``error`` of a fit that failed. ``at_once``, the objectives in a batch; ``peak``, the most
+        GPU memory in use, in bytes.
     """
     data = _task(model, task, n_train, n_test, seed)
     points = Points.of(model, data.train.n_pos)
@@ -143,6 +99,45 @@ def run_batch(
         row = {"error": f"FloatingPointError: {result}"} if failed else _row(*next(measured))
         rows.append({**objective, **row})
     return {"rows": rows, "at_once": done.at_once, "peak": done.peak}
+
+
+def _row(
+    intervention: Intervention, train: Evaluation, test: Evaluation, control: Evaluation
+) -> dict[str, Any]:
+    size = intervention.vec().detach().abs()
+    return {
+        "E0_train": train.E0,
+        "F_train": train.F,
+        "E0": test.E0,
+        "F": test.F,
+        "M0": test.M0,
+        # M_0's threshold is absolute, and vectors have small entries: this one is relative.
+        "M_rel": -int((size >= NEGLIGIBLE * size.max()).sum()),
+        "swapped": test.swapped,
+        "n_parameters": test.n_parameters,
+        "E0_control": control.E0,
+        "F_control": control.F,
+    }
+
+
+def run(
+    model: TransformerBridge,
+    *,
+    lambda_f: float,
+    lambda_m: float,
+    margin: float,
+    **batch: Any,
+) -> dict[str, Any]:
+    """:func:`run_batch` of one objective.
+
+    Raises:
+        FloatingPointError: the fit failed.
+    """
+    objective = {"lambda_f": lambda_f, "lambda_m": lambda_m, "margin": margin}
+    (row,) = run_batch(model, objectives=[objective], **batch)["rows"]
+    if "error" in row:
+        raise FloatingPointError(row["error"])
+    return {name: row[name] for name in row if name not in objective}
 
 
 def sweep_in_batches(

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from transformer_lens.model_bridge import TransformerBridge
 
 from helpers.activation_scaling.points import Points
+from helpers.models.checks import whole
 from helpers.models.hooks import hooked, padded_ends
-from helpers.models.load import device_of
 from helpers.models.prefix import Runs
 from helpers.models.run import HOOKS
 from helpers.models.tokens import is_padded
@@ -89,7 +89,9 @@ class Intervention(nn.Module, ABC):
     @torch.no_grad()
     def reset(self, seed: int, std: float = 1e-5) -> None:
         """Draw θ from N(0, std²), the same on every device (appendix A.1 has N(0, 1e-5))."""
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(whole("seed", seed, 0))
+        if not 0 <= std < float("inf"):
+            raise ValueError(f"the standard deviation {std} must be a number of at least 0.")
         for theta in self.theta.values():
             theta.copy_(torch.randn(theta.shape, generator=generator, dtype=torch.float64) * std)
 
@@ -107,15 +109,14 @@ class Intervention(nn.Module, ABC):
             at: the positions that the model is run on, if not all (``helpers.models.prefix``).
 
         Raises:
-            ValueError: another model than the points' own; inside the block, a prompt of another
-                length or a batch of another size than beta.
+            ValueError: another model than the points' own, or a β that is not finite; inside the
+                block, a prompt of another length or a batch of another size than beta.
         """
-        self.points.check_model(model)
-        if not isinstance(beta, Tensor) and beta == 0:
+        beta = self._strengths(beta)
+        if not beta.ndim and beta == 0:
+            self.points.check_model(model)
             yield model
             return
-        theta = next(iter(self.theta.values()))
-        beta = torch.as_tensor(beta, dtype=theta.dtype, device=theta.device)
 
         def change(h: Tensor, site: str, layer: int) -> Tensor:
             if beta.ndim and len(beta) != len(h):
@@ -126,16 +127,29 @@ class Intervention(nn.Module, ABC):
         with self.hooked(model, change, at):
             yield model
 
+    def _strengths(self, betas: Beta | list[float]) -> Tensor:
+        """Strengths in the precision of θ and on its device."""
+        theta = next(iter(self.theta.values()))
+        betas = torch.as_tensor(betas, dtype=theta.dtype, device=theta.device)
+        if not betas.isfinite().all():
+            raise ValueError(f"beta = {betas.tolist()} must be finite.")
+        return betas
+
     @contextmanager
     def hooked(
         self, model: TransformerBridge, change: Callable[[Tensor, str, int], Tensor], at: slice
     ) -> Iterator[None]:
-        """Replace every activation h of the points by ``change(h, site, layer)``."""
+        """Replace every activation h of the points by ``change(h, site, layer)``.
+
+        It is computed in the precision of θ where that is the higher one, and a model of 16 bits
+        gets 16.
+        """
+        self.points.check_model(model)
 
         def hook(site: str, layer: int):
             def replace(h: Tensor, hook) -> Tensor:
-                self._check(h, padded_ends(model) is not None)
-                # In the precision of θ where that is the higher one; a model of 16 bits gets 16.
+                self._check_length(h.shape[1], self._at, padded_ends(model) is not None)
+                self._check_device(h)
                 wide = h.to(torch.promote_types(h.dtype, self.theta[site].dtype))
                 return change(wide, site, layer).to(h.dtype)
 
@@ -153,30 +167,26 @@ class Intervention(nn.Module, ABC):
             self._at = before
 
     def check_tokens(self, tokens: Int[Tensor, "batch pos"]) -> None:
-        """Raise ValueError for prompts of mixed length if the points are tied to positions."""
-        self._check_lengths(is_padded(tokens))
+        """Raise ValueError for prompts of mixed or another length if positions are tied to one."""
+        self._check_length(tokens.shape[1], slice(None), is_padded(tokens))
 
-    def _check_lengths(self, padded: bool) -> None:
-        if self.points.n_pos is not None and padded:
+    def _check_length(self, length: int, at: slice, padded: bool) -> None:
+        if (n_pos := self.points.n_pos) is None:
+            return
+        tied = f"this intervention is tied to prompts of {n_pos} tokens, and "
+        if padded:
             raise ValueError(
-                f"this intervention is tied to prompts of {self.points.n_pos} tokens, and these "
-                "are of several lengths. "
-                "A dynamic intervention takes any (helpers.activation_scaling.dynamic)."
+                f"{tied}these are of several lengths. A dynamic intervention takes any "
+                "(helpers.activation_scaling.dynamic)."
             )
+        if length != len(range(n_pos)[at]):
+            raise ValueError(f"{tied}this one has {length} (the beginning of sequence counts).")
 
-    def _check(self, h: Tensor, padded: bool) -> None:
-        self._check_lengths(padded)
+    def _check_device(self, h: Tensor) -> None:
         if h.device != (here := next(iter(self.theta.values())).device):
             raise ValueError(
                 f"this intervention's parameters are on {here}, and the activations it acts on "
-                f"are on {h.device}: "
-                f"move it there with intervention.to({str(h.device)!r})."
-            )
-        if self.points.n_pos is not None and h.shape[1] != len(range(self.points.n_pos)[self._at]):
-            raise ValueError(
-                f"this intervention is tied to prompts of {self.points.n_pos} tokens, and this "
-                f"one has {h.shape[1]} "
-                "(the beginning-of-sequence token counts)."
+                f"are on {h.device}: move it there with intervention.to({str(h.device)!r})."
             )
 
     def _everywhere(self, theta: Float[Tensor, "selected ..."]) -> Float[Tensor, "pos ..."]:
@@ -184,9 +194,8 @@ class Intervention(nn.Module, ABC):
         if self.points.positions == tuple(range(self.points.n_pos)):
             return theta[self._at]
         where = torch.tensor(self.points.positions, device=theta.device)
-        return theta.new_zeros(self.points.n_pos, *theta.shape[1:]).index_copy(0, where, theta)[
-            self._at
-        ]
+        zeros = theta.new_zeros(self.points.n_pos, *theta.shape[1:])
+        return zeros.index_copy(0, where, theta)[self._at]
 
 
 class ActivScalar(Intervention):
@@ -210,12 +219,9 @@ class SteerVec(Intervention):
     """
 
     def theta_shape(self, site: str) -> tuple[int, ...]:
-        return (
-            len(self.points.layers),
-            len(self.points.positions),
-            *self.points.heads(site),
-            self.points.width(site),
-        )
+        heads = self.points.heads(site)
+        n_layers, n_pos = len(self.points.layers), len(self.points.positions)
+        return (n_layers, n_pos, *heads, self.points.width(site))
 
     def hook_name(self, site: str, layer: int) -> str:
         return HOOKS["attn_out" if site == "head_out" else site].format(layer=layer)
@@ -233,16 +239,21 @@ def steered_logits(
     *,
     batch_size: int = 64,
 ) -> Float[Tensor, "beta batch d_vocab"]:
-    """Last-token logits of every prompt at every β, ``batch_size`` of them in one forward pass."""
+    """Last-token logits of every prompt at every β, ``batch_size`` of them in one forward pass.
+
+    Raises:
+        TypeError, ValueError: no β, one that is not finite, or a batch size below 1.
+    """
+    size = whole("batch_size", batch_size)
     intervention.check_tokens(tokens)
-    theta = next(iter(intervention.theta.values()))
-    betas = torch.as_tensor(betas, dtype=theta.dtype, device=device_of(model))
-    runs = Runs.of(model, tokens, intervention.first())
-    columns = []
-    for rows in torch.arange(len(tokens), device=tokens.device).split(batch_size):
+    betas = intervention._strengths(betas)
+    if betas.ndim != 1 or not len(betas):
+        raise ValueError(f"betas must be a list of strengths, not {betas.tolist()}.")
+    runs, columns = Runs.of(model, tokens, intervention.first()), []
+    for rows in torch.arange(len(tokens), device=tokens.device).split(size):
         logits = []
         # Prompts at the same β share the run of the tokens that they begin with.
-        for some in betas.split(max(1, batch_size // len(rows))):
+        for some in betas.split(max(1, size // len(rows))):
 
             def steered(n: int, at: slice, some: Tensor = some) -> AbstractContextManager:
                 return intervention.applied(model, some.repeat_interleave(n), at=at)

@@ -1,12 +1,12 @@
 """The three-term objective of the activation-scaling paper, and its evaluation.
 
 Effectiveness, faithfulness and minimality are at most 0 and best at 0 (Eq. 6 to 9). Logits are
-those of the last token, in nats. Leading axes, such as many settings, are batch axes.
+those of the last token, in nats. Leading axes, such as many settings, are batch axes. All sums are
+taken in at least 32 bits, whatever the precision of the model.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -16,10 +16,12 @@ from torch.nn.functional import kl_div
 from transformer_lens.model_bridge import TransformerBridge
 
 from helpers.activation_scaling.interventions import Intervention, steered_logits
+from helpers.models.checks import whole
 from helpers.models.run import last_logits
 from helpers.prompts.prompts import Prompts
 
 Logits = Float[Tensor, "*setting batch d_vocab"]
+Base = Float[Tensor, "*#setting batch d_vocab"]
 Answers = Int[Tensor, "*#setting batch"]
 
 NEGLIGIBLE = 0.01  # |θ| below this counts as zero (section 3.4)
@@ -29,17 +31,13 @@ def logit_diff(logits: Logits, correct: Answers, wrong: Answers) -> Float[Tensor
     """Logit of the correct minus logit of the wrong answer.
 
     Example:
-        Two prompts, and a vocabulary of three:
-
         >>> logits = torch.tensor([[2.0, 0.5, 1.0], [0.0, 3.0, 1.0]])
         >>> logit_diff(logits, correct=torch.tensor([0, 0]), wrong=torch.tensor([1, 1]))
         tensor([ 1.5000, -3.0000])
     """
 
-    logits = _wide(logits)
-
     def at(answer: Answers) -> Tensor:
-        return logits.gather(-1, answer.expand(logits.shape[:-1])[..., None]).squeeze(-1)
+        return wide(logits.gather(-1, answer.expand(logits.shape[:-1])[..., None]).squeeze(-1))
 
     return at(correct) - at(wrong)
 
@@ -76,9 +74,7 @@ def swap_gap(
     return (up - margin).clamp_max(0) + (-down - margin).clamp_max(0)
 
 
-def faithfulness(
-    plus: Logits, minus: Logits, base: Float[Tensor, "*#setting batch d_vocab"]
-) -> Float[Tensor, "*setting"]:
+def faithfulness(plus: Logits, minus: Logits, base: Base) -> Float[Tensor, "*setting"]:
     """F, Eq. 7: minus the KL divergence of the steered from the base distribution.
 
     Summed over β = ±1, mean over prompts.
@@ -91,61 +87,26 @@ def faithfulness(
     return -(divergence(plus, base) + divergence(minus, base)).mean(-1)
 
 
-def divergence(
-    steered: Logits, base: Float[Tensor, "*#setting batch d_vocab"]
-) -> Float[Tensor, "*setting batch"]:
+def divergence(steered: Logits, base: Base) -> Float[Tensor, "*setting batch"]:
     """KL divergence of the steered from the base distribution, for each prompt."""
-    log_base, log_steered = _wide(base).log_softmax(-1), _wide(steered).log_softmax(-1)
+    log_base, log_steered = wide(base).log_softmax(-1), wide(steered).log_softmax(-1)
     # kl_div(input, target) is KL(target ‖ input): the steered distribution is the first argument
     # of the divergence in Eq. 7.
     return kl_div(log_base, log_steered, log_target=True, reduction="none").sum(-1)
 
 
 def minimality(theta: Float[Tensor, "*setting n_parameters"], p: int) -> Float[Tensor, "*setting"]:
-    """M_p, Eq. 8: minus the sum of ``|θ|`` (p = 1) or the number of non-negligible θ (p = 0).
-
-    Example:
-        >>> theta = torch.tensor([0.5, -0.25, 0.001])
-        >>> minimality(theta, 1), minimality(theta, 0)
-        (tensor(-0.7510), tensor(-2))
-    """
+    """M_p, Eq. 8: minus the sum of ``|θ|`` (p = 1) or the number of non-negligible θ (p = 0)."""
     if p == 1:
-        return -_wide(theta).abs().sum(-1)
+        return -wide(theta).abs().sum(-1)
     if p == 0:
         return -(theta.abs() >= NEGLIGIBLE).sum(-1)
     raise ValueError(f"minimality is defined for p = 0 and p = 1 here, not p = {p}.")
 
 
-def _wide(values: Tensor) -> Tensor:
-    """At least 32 bits: sums over the vocabulary in 16 bits would depend on the precision."""
+def wide(values: Tensor) -> Tensor:
+    """In at least 32 bits."""
     return values.to(torch.promote_types(values.dtype, torch.float32))
-
-
-@torch.no_grad()
-def base_logits(
-    model: TransformerBridge, tokens: Int[Tensor, "batch pos"], batch_size: int = 64
-) -> Float[Tensor, "batch d_vocab"]:
-    """Last-token logits of the unsteered model."""
-    return torch.cat([last_logits(model, chunk) for chunk in tokens.split(batch_size)])
-
-
-def base_diff(model: TransformerBridge, prompts: Prompts) -> Float[Tensor, " batch"]:
-    """Logit difference of each prompt of the unsteered model, in nats."""
-    return logit_diff(base_logits(model, prompts.tokens), prompts.correct, prompts.wrong)
-
-
-@torch.no_grad()
-def steered_diff(
-    model: TransformerBridge,
-    prompts: Prompts,
-    intervention: Intervention,
-    betas: Float[Tensor, " beta"] | Sequence[float],
-    *,
-    batch_size: int = 64,
-) -> Float[Tensor, "beta batch"]:
-    """Logit difference of each prompt at each strength, in nats."""
-    logits = steered_logits(model, prompts.tokens, intervention, betas, batch_size=batch_size)
-    return logit_diff(logits, prompts.correct, prompts.wrong)
 
 
 @dataclass(frozen=True)
@@ -162,8 +123,7 @@ class Objective:
     lambda_m: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("margin", "lambda_f", "lambda_m"):
-            value = getattr(self, name)
+        for name, value in vars(self).items():
             if not 0 <= value < float("inf"):
                 raise ValueError(f"{name} = {value} must be a number of at least 0.")
 
@@ -188,7 +148,7 @@ def weighted_terms(
     m_1: Float[Tensor, "*setting"],
     plus: Logits,
     minus: Logits,
-    base: Float[Tensor, "*#setting batch d_vocab"],
+    base: Base,
     correct: Answers,
     wrong: Answers,
 ) -> dict[str, Float[Tensor, "*setting"]]:
@@ -196,6 +156,20 @@ def weighted_terms(
     e_m = effectiveness(plus, minus, correct, wrong, margin)
     f = faithfulness(plus, minus, base)
     return {"E_m": e_m, "F": f, "M_1": m_1, "psi": e_m + lambda_f * f + lambda_m * m_1}
+
+
+@torch.no_grad()
+def base_logits(
+    model: TransformerBridge, tokens: Int[Tensor, "batch pos"], batch_size: int = 64
+) -> Float[Tensor, "batch d_vocab"]:
+    """Last-token logits of the unsteered model."""
+    chunks = tokens.split(whole("batch_size", batch_size))
+    return torch.cat([last_logits(model, chunk) for chunk in chunks])
+
+
+def base_diff(model: TransformerBridge, prompts: Prompts) -> Float[Tensor, " batch"]:
+    """Logit difference of each prompt of the unsteered model, in nats."""
+    return logit_diff(base_logits(model, prompts.tokens), prompts.correct, prompts.wrong)
 
 
 @dataclass(frozen=True)
@@ -230,7 +204,7 @@ class Evaluation:
         """From the logits at β = 1, −1 and 0."""
         up, down = (logit_diff(logits, correct, wrong) for logits in (plus, minus))
         return cls(
-            E0=effectiveness(plus, minus, correct, wrong).item(),
+            E0=swap_gap(up, down).mean().item(),
             F=faithfulness(plus, minus, base).item(),
             M0=int(minimality(theta, 0)),
             swapped=((up > 0) & (down < 0)).float().mean().item(),
@@ -251,7 +225,6 @@ def evaluate(
     """Run the prompts with β = 1 and −1, and with β = 0 if ``base``, its logits, is not given."""
     if base is None:
         base = base_logits(model, prompts.tokens, batch_size)
-    plus, minus = steered_logits(
-        model, prompts.tokens, intervention, [1.0, -1.0], batch_size=batch_size
-    )
+    how = {"batch_size": batch_size}
+    plus, minus = steered_logits(model, prompts.tokens, intervention, [1.0, -1.0], **how)
     return Evaluation.of(intervention.vec(), plus, minus, base, prompts.correct, prompts.wrong)

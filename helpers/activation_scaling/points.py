@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from transformer_lens.model_bridge import TransformerBridge
 
 from helpers.models.blocks import kv_heads
+from helpers.models.checks import whole
 from helpers.models.run import HOOKS
 
 PER_HEAD = ("z", "v", "head_out")
@@ -59,43 +60,33 @@ class Points:
             layers, positions: indices; negative ones count from the end.
 
         Raises:
-            ValueError: a site, layer or position that model or prompt does not have.
+            TypeError, ValueError: a site, layer or position that model or prompt does not have.
         """
-        if isinstance(sites, str):
-            sites = (sites,)
-        # What no model has, then what this model and this prompt length do not have.
+        sites = (sites,) if isinstance(sites, str) else tuple(sites)
         if unknown := [site for site in sites if site not in HOOKS]:
             raise ValueError(f"unknown site {unknown[0]!r}; the sites are {', '.join(HOOKS)}.")
         if {"z", "head_out"} <= set(sites):
             raise ValueError("z and head_out are the same place in the model; choose one of them.")
         if n_pos is None and positions is not None:
             raise ValueError("positions need a prompt length: give n_pos.")
-        cfg = model.cfg
-        return cls(
-            sites=_axis("site", sites),
-            layers=_axis(
-                "layer",
-                _resolve("layer", range(cfg.n_layers) if layers is None else layers, cfg.n_layers),
-            ),
-            positions=()
-            if n_pos is None
-            else _axis(
-                "position",
-                _resolve("position", range(n_pos) if positions is None else positions, n_pos),
-            ),
-            n_pos=n_pos,
-            n_layers=cfg.n_layers,
-            d_model=cfg.d_model,
-            d_head=cfg.d_head,
-            n_heads=cfg.n_heads,
-            n_kv_heads=kv_heads(model),
-        )
+        length = 0 if n_pos is None else whole("n_pos", n_pos)
+        axes = {
+            "site": sites,
+            "layer": _resolved("layer", layers, model.cfg.n_layers),
+            "position": _resolved("position", positions, length),
+        }
+        for name, values in axes.items():
+            if not values and (name != "position" or n_pos is not None):
+                raise ValueError(f"no {name} to intervene on.")
+            if len(set(values)) < len(values):
+                raise ValueError(f"a {name} is given twice: {values}.")
+        return cls(*axes.values(), None if n_pos is None else length, *_shape(model))
 
     def heads(self, site: str) -> tuple[int, ...]:
         """Shape of the head axis of a site: empty where the site has none."""
-        return (
-            () if site not in PER_HEAD else ((self.n_kv_heads,) if site == "v" else (self.n_heads,))
-        )
+        if site not in PER_HEAD:
+            return ()
+        return (self.n_kv_heads if site == "v" else self.n_heads,)
 
     def width(self, site: str) -> int:
         """Dimension of one activation vector at a site."""
@@ -103,30 +94,19 @@ class Points:
 
     def check_model(self, model: TransformerBridge) -> None:
         """Raise ValueError unless the model has the shape these points were made for."""
-        cfg = model.cfg
         made = (self.n_layers, self.d_model, self.d_head, self.n_heads, self.n_kv_heads)
-        here = (cfg.n_layers, cfg.d_model, cfg.d_head, cfg.n_heads, kv_heads(model))
-        if made != here:
+        if made != (here := _shape(model)):
             raise ValueError(
                 "this intervention was made for another model: (layers, d_model, d_head, heads, "
-                "key/value heads) was "
-                f"{made}, and {cfg.model_name} has {here}."
+                f"key/value heads) was {made}, and {model.cfg.model_name} has {here}."
             )
 
 
-def _resolve(axis: str, indices: Iterable[int], length: int) -> list[int]:
-    resolved = []
-    for index in indices:
-        if not -length <= index < length:
-            raise ValueError(f"{axis} {index} is not there: {axis}s run from 0 to {length - 1}.")
-        resolved.append(index % length)
-    return resolved
+def _shape(model: TransformerBridge) -> tuple[int, ...]:
+    cfg = model.cfg
+    return cfg.n_layers, cfg.d_model, cfg.d_head, cfg.n_heads, kv_heads(model)
 
 
-def _axis(axis: str, values: Iterable) -> tuple:
-    values = tuple(values)
-    if not values:
-        raise ValueError(f"no {axis} to intervene on.")
-    if len(set(values)) < len(values):
-        raise ValueError(f"a {axis} is given twice: {values}.")
-    return values
+def _resolved(axis: str, indices: Iterable[int] | None, length: int) -> tuple[int, ...]:
+    given = range(length) if indices is None else indices
+    return tuple(whole(axis, index, -length, length) % length for index in given)

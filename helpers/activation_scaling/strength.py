@@ -24,23 +24,6 @@ from helpers.prompts.prompts import Prompts
 
 
 @dataclass(frozen=True)
-class Flips:
-    """Where each prompt's answer flips as ``|β|`` grows from 0; :meth:`Sweep.flips` makes it.
-
-    The side meant to flip is β > 0 where the model prefers the wrong answer, and β < 0 where it
-    prefers the correct one.
-
-    Attributes:
-        swap: smallest ``|β|`` that flips the answer on the side meant to flip; NaN where none does.
-        steers: whether that is before it flips on the other side, so that some ``|β|`` gives the
-            correct answer at +``|β|`` and the wrong one at −``|β|`` (E_0 = 0 at that strength).
-    """
-
-    swap: Float[Tensor, " batch"]
-    steers: Bool[Tensor, " batch"]
-
-
-@dataclass(frozen=True)
 class Sweep:
     """What an intervention does to prompts at −``|β|``, 0 and ``|β|``, for each magnitude tried.
 
@@ -66,10 +49,17 @@ class Sweep:
         """F of each prompt (Eq. 7), with β·θ for θ."""
         return -(self.kl + self.kl.flip(0))
 
-    def flips(self) -> Flips:
-        """Flips, interpolated linearly between two strengths.
+    def flips(self) -> tuple[Float[Tensor, " batch"], Bool[Tensor, " batch"]]:
+        """Where each prompt's answer flips as ``|β|`` grows from 0.
 
-        A flip and its way back between two strengths go unseen.
+        The side meant to flip is β > 0 where the model prefers the wrong answer, and β < 0 where it
+        prefers the correct one. A flip and its way back between two strengths go unseen.
+
+        Returns:
+            The smallest ``|β|`` that flips the answer on the side meant to flip, interpolated
+            linearly between two strengths, NaN where none does; and whether that is before it flips
+            on the other side, so that some ``|β|`` gives the correct answer at +``|β|`` and the
+            wrong one at −``|β|`` (E_0 = 0 at that strength).
         """
         n = len(self.betas) // 2
         sizes, base = self.betas[n:].to(self.diff), self.diff[n]
@@ -82,8 +72,7 @@ class Sweep:
         share = before / (before - after)
         found = sizes[end - 1] + share * (sizes[end] - sizes[end - 1])
         found = torch.where(flipped.any(1), found[:, 0], torch.inf)  # [side row]
-        swap = found[0].masked_fill(found[0].isinf(), torch.nan)
-        return Flips(swap, found[0] < found[1])
+        return found[0].masked_fill(found[0].isinf(), torch.nan), found[0] < found[1]
 
 
 @torch.no_grad()

@@ -15,6 +15,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from helpers.activation_scaling.interventions import Intervention
 from helpers.activation_scaling.objective import Evaluation, base_logits
+from helpers.models.checks import whole
 from helpers.models.prefix import Runs
 from helpers.prompts.prompts import Prompts, join
 
@@ -100,6 +101,8 @@ def logits_together(
 def rows_of(sets: Sequence[Prompts]) -> tuple[Prompts, Int[Tensor, "set prompt"]]:
     """Several sets of equally many prompts as one, and each set's rows of it, on the CPU."""
     distinct = {id(prompts): prompts for prompts in sets}
+    if len({prompts.tokens.shape for prompts in sets}) > 1:
+        raise ValueError("cases in one batch need equally many prompts, of equal lengths.")
     n, first = len(sets[0]), {key: number * len(sets[0]) for number, key in enumerate(distinct)}
     starts = torch.tensor([first[id(prompts)] for prompts in sets])
     return join(list(distinct.values())), starts[:, None] + torch.arange(n)
@@ -119,7 +122,8 @@ def steer_each(
     if not cases:
         return
     prompts, rows = rows_of([prompts for _, prompts in cases])
-    rows, at_once = rows.to(prompts.tokens.device), max(1, batch_size // (2 * rows.shape[1]))
+    rows, size = rows.to(prompts.tokens.device), whole("batch_size", batch_size)
+    at_once = max(1, size // (2 * rows.shape[1]))
     at_once = ceil(len(cases) / ceil(len(cases) / at_once))  # batches of about equal size
     runs = Runs.of(model, prompts.tokens, min(one.first() for one, _ in cases))
     for start in range(0, len(cases), at_once):

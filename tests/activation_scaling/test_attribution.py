@@ -138,8 +138,9 @@ def test_a_flip_is_where_the_answers_are_first_swapped_up_to_the_grid(tiny, prom
     flipped = attr.as_scalars({site: -a for site, a in scalars.theta.items()}, scalars.points)
     found = 0
     for theta, some in [(scalars, prompts), (flipped, prompts.at([1])), (flipped, prompts)]:
-        flips, base = sweep_strengths(tiny, some, theta, FINE).flips(), difference(tiny, some)
-        for row, beta in enumerate(flips.swap.tolist()):
+        swap, steers = sweep_strengths(tiny, some, theta, FINE).flips()
+        base = difference(tiny, some)
+        for row, beta in enumerate(swap.tolist()):
             if beta == beta:
                 meant = 1 if base[row] < 0 else -1
                 tried = beta * torch.tensor([0.95, 1.05]).outer(torch.tensor([meant, -meant]))
@@ -147,7 +148,7 @@ def test_a_flip_is_where_the_answers_are_first_swapped_up_to_the_grid(tiny, prom
                 logits = steered_logits(tiny, one.tokens, theta, tried.flatten())
                 less, more = logit_diff(logits, one.correct, one.wrong).view(2, 2)
                 assert less[0] * base[row] > 0 > more[0] * base[row]
-                assert bool(more[1] * base[row] > 0) == flips.steers[row]
+                assert bool(more[1] * base[row] > 0) == steers[row]
                 found += 1
     assert found, "nothing flipped: nothing was tested"
 
@@ -165,9 +166,9 @@ def test_flips_of_a_straight_line_are_its_zeros_and_of_a_flat_one_there_are_none
     ]
     base, below, above, swap, steers = map(torch.tensor, zip(*table))
     diff = base + torch.where(betas[:, None] < 0, below, above) * betas[:, None]
-    flips = Sweep(betas, diff, 0 * diff).flips()
-    torch.testing.assert_close(flips.swap, swap, equal_nan=True)
-    assert flips.steers.equal(steers)
+    found = Sweep(betas, diff, 0 * diff).flips()
+    torch.testing.assert_close(found[0], swap, equal_nan=True)
+    assert found[1].equal(steers)
 
 
 @pytest.mark.parametrize("bad", [[0.0, 1.0], [1.0, 0.5], [float("nan")], [1.0, float("inf")], []])

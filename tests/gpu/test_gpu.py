@@ -102,7 +102,7 @@ def learned_together(model: TransformerBridge, prompts: Prompts) -> Found:
 
 def strengths(model: TransformerBridge, prompts: Prompts) -> Found:
     scalars = drawn(model, prompts)
-    yield sweep_strengths(model, prompts, scalars, [0.1, 1.0, 10.0]).flips().swap.nan_to_num(-1.0)
+    yield sweep_strengths(model, prompts, scalars, [0.1, 1.0, 10.0]).flips()[0].nan_to_num(-1.0)
     sweep = sweep_strengths(model, prompts, scalars, [0.1, 1.0])
     yield from (sweep.diff, sweep.kl)
     yield torch.tensor(best_strength(sweep, OBJECTIVE, scalars.vec()))
