@@ -129,7 +129,7 @@ def swept(model, prompts):
 
 def flips(model, prompts):
     sweep = strength.sweep_strengths(model, prompts, dynamic(model), [1.0, 4.0, 16.0])
-    return torch.stack([sweep.diff[3], sweep.flips().swap.to(sweep.diff)], 1)
+    return torch.stack([sweep.diff[3], sweep.flips()[0].to(sweep.diff)], 1)
 
 
 def steered(model, prompts):
@@ -170,7 +170,6 @@ WAYS = {
     ).transpose(0, 1),
     "base_logits": lambda model, p: objective.base_logits(model, p.tokens, 2),
     "base_diff": objective.base_diff,
-    "steered_diff": lambda model, p: objective.steered_diff(model, p, dynamic(model), [1.0, 3.0]).T,
     "sweep_strengths": swept,
     "sweep_strengths, flips": flips,
     "steer_each": steered,
