@@ -139,22 +139,25 @@ class Intervention(nn.Module, ABC):
     def hooked(
         self, model: TransformerBridge, change: Callable[[Tensor, str, int], Tensor], at: slice
     ) -> Iterator[None]:
-        """Replace every activation h of the points by ``change(h, site, layer)``.
-
-        It is computed in the precision of θ where that is the higher one, and a model of 16 bits
-        gets 16.
-        """
+        """Replace every activation h of the points by ``change(h, site, layer)``."""
         self.points.check_model(model)
 
         def hook(site: str, layer: int):
             def replace(h: Tensor, hook) -> Tensor:
-                self._check_length(h.shape[1], self._at, padded_ends(model) is not None)
-                self._check_device(h)
+                padded = padded_ends(model) is not None
+                self.points.check_length(h.shape[1], self._at, padded=padded)
+                if h.device != self.theta[site].device:
+                    raise ValueError(
+                        f"parameters are on {self.theta[site].device}, and activations on "
+                        f"{h.device}: move them with intervention.to({str(h.device)!r})."
+                    )
+                # In the precision of θ where that is the higher one; a model of 16 bits gets 16.
                 wide = h.to(torch.promote_types(h.dtype, self.theta[site].dtype))
                 return change(wide, site, layer).to(h.dtype)
 
             return replace
 
+        # A hook for each site and layer
         hooks = []
         for site in self.points.sites:
             for layer, number in enumerate(self.points.layers):
@@ -168,34 +171,7 @@ class Intervention(nn.Module, ABC):
 
     def check_tokens(self, tokens: Int[Tensor, "batch pos"]) -> None:
         """Raise ValueError for prompts of mixed or another length if positions are tied to one."""
-        self._check_length(tokens.shape[1], slice(None), is_padded(tokens))
-
-    def _check_length(self, length: int, at: slice, padded: bool) -> None:
-        if (n_pos := self.points.n_pos) is None:
-            return
-        tied = f"this intervention is tied to prompts of {n_pos} tokens, and "
-        if padded:
-            raise ValueError(
-                f"{tied}these are of several lengths. A dynamic intervention takes any "
-                "(helpers.activation_scaling.dynamic)."
-            )
-        if length != len(range(n_pos)[at]):
-            raise ValueError(f"{tied}this one has {length} (the beginning of sequence counts).")
-
-    def _check_device(self, h: Tensor) -> None:
-        if h.device != (here := next(iter(self.theta.values())).device):
-            raise ValueError(
-                f"this intervention's parameters are on {here}, and the activations it acts on "
-                f"are on {h.device}: move it there with intervention.to({str(h.device)!r})."
-            )
-
-    def _everywhere(self, theta: Float[Tensor, "selected ..."]) -> Float[Tensor, "pos ..."]:
-        """θ of one layer at every position of the run, zero where it does not act."""
-        if self.points.positions == tuple(range(self.points.n_pos)):
-            return theta[self._at]
-        where = torch.tensor(self.points.positions, device=theta.device)
-        zeros = theta.new_zeros(self.points.n_pos, *theta.shape[1:])
-        return zeros.index_copy(0, where, theta)[self._at]
+        self.points.check_length(tokens.shape[1], padded=is_padded(tokens))
 
 
 class ActivScalar(Intervention):
@@ -208,7 +184,7 @@ class ActivScalar(Intervention):
         return (len(self.points.layers), len(self.points.positions), *self.points.heads(site))
 
     def edit(self, model, h, site, layer, beta):
-        alpha = self._everywhere(self.theta[site][layer])  # [pos] or [pos head]
+        alpha = self.points.everywhere(self.theta[site][layer])[self._at]  # [pos] or [pos head]
         return h * (1 + beta * alpha.unsqueeze(-1))
 
 
@@ -227,7 +203,7 @@ class SteerVec(Intervention):
         return HOOKS["attn_out" if site == "head_out" else site].format(layer=layer)
 
     def edit(self, model, h, site, layer, beta):
-        v = self._everywhere(self.theta[site][layer])  # [pos d] or [pos head d]
+        v = self.points.everywhere(self.theta[site][layer])[self._at]  # [pos d] or [pos head d]
         return h + beta * (v.sum(dim=1) if site == "head_out" else v)
 
 

@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import torch
+from jaxtyping import Float
+from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from helpers.models.blocks import kv_heads
@@ -100,6 +103,32 @@ class Points:
                 "this intervention was made for another model: (layers, d_model, d_head, heads, "
                 f"key/value heads) was {made}, and {model.cfg.model_name} has {here}."
             )
+
+    def check_length(self, length: int, at: slice = slice(None), *, padded: bool = False) -> None:
+        """Raise ValueError if positions are tied to one prompt length and this run has another.
+
+        Args:
+            length: positions of the run.
+            at: which positions of the prompts these are.
+            padded: whether the prompts are of several lengths.
+        """
+        if self.n_pos is None:
+            return
+        tied = f"this intervention is tied to prompts of {self.n_pos} tokens, and "
+        if padded:
+            raise ValueError(
+                f"{tied}these are of several lengths. A dynamic intervention takes any "
+                "(helpers.activation_scaling.dynamic)."
+            )
+        if length != len(range(self.n_pos)[at]):
+            raise ValueError(f"{tied}this one has {length} (the beginning of sequence counts).")
+
+    def everywhere(self, values: Float[Tensor, "selected ..."]) -> Float[Tensor, "pos ..."]:
+        """Values of the points of one layer at every position of a prompt, zero elsewhere."""
+        if self.positions == tuple(range(self.n_pos)):
+            return values
+        where = torch.tensor(self.positions, device=values.device)
+        return values.new_zeros(self.n_pos, *values.shape[1:]).index_copy(0, where, values)
 
 
 def _shape(model: TransformerBridge) -> tuple[int, ...]:
