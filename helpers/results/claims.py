@@ -18,7 +18,7 @@ from typing import Any
 
 from IPython.display import HTML
 
-from helpers.results.rules import ENOUGH, FAILS, HOLDS, IN_PART, VERDICTS, Judged
+from helpers.results.rules import ENOUGH, FAILS, HOLDS, IN_PART, UNDECIDED, VERDICTS, Judged
 from helpers.settings import SETTINGS
 
 MIME = "application/vnd.steering-book.claims+json"
@@ -103,21 +103,21 @@ def claim(
     if low is not None and not (math.isfinite(low) and math.isfinite(high)):
         low = high = None
     constants = {name: INVENTORY[id][name] for name in ("statement", "paper")}
-    if "rule" in INVENTORY[id]:
-        constants["criterion"] = INVENTORY[id]["rule"]
+    constants["criterion"] = INVENTORY[id]["rule"]
     if judged is not None:
         measured |= judged._asdict()
     return Claim(id=id, **constants, value=number, low=low, high=high, **measured)
 
 
-def verdict(holds: bool, *, in_part: bool = False) -> str:
-    """The word for a rule without intervals.
+def verdict(holds: bool, *, in_part: bool = False, power: float | None = None) -> str:
+    """The word for a rule that was decided elsewhere; see :func:`helpers.results.rules.judge`.
 
     Example:
-        >>> verdict(True), verdict(False, in_part=True), verdict(False)
-        ('holds', 'holds in part', 'does not hold')
+        >>> verdict(True), verdict(False, in_part=True), verdict(False), verdict(False, power=0.3)
+        ('holds', 'holds in part', 'does not hold', 'undecided')
     """
-    return HOLDS if holds else IN_PART if in_part else FAILS
+    fails = UNDECIDED if power is not None and power < ENOUGH else FAILS
+    return HOLDS if holds else IN_PART if in_part else fails
 
 
 def how_judged(*ids: str) -> HTML:
@@ -125,7 +125,7 @@ def how_judged(*ids: str) -> HTML:
     ``claims.toml``; the closing table repeats the rule.
 
     Raises:
-        KeyError: an unknown id, or a claim whose rule is not in ``claims.toml``.
+        KeyError: an unknown id.
     """
     lines = []
     for id in ids:

@@ -16,7 +16,7 @@ from helpers.results.claims import (
     how_judged,
     verdict,
 )
-from helpers.results.rules import Judged
+from helpers.results.rules import VERDICTS, Judged
 from helpers.settings import SETTINGS
 
 pytestmark = pytest.mark.unit
@@ -63,17 +63,18 @@ def test_a_claim_given_twice_or_none_at_all_is_refused():
             closing_table(claims)
 
 
-def test_a_rule_without_intervals_has_three_words():
-    words = (verdict(True), verdict(False, in_part=True), verdict(False))
-    assert words == ("holds", "holds in part", "does not hold")
+def test_a_rule_that_was_decided_elsewhere_has_the_four_words():
+    words = (verdict(True), verdict(False, in_part=True), verdict(False), verdict(False, power=0.7))
+    assert words == VERDICTS
+    assert verdict(False, power=0.9) == "does not hold"
 
 
 def test_the_data_file_holds_every_numbered_result_of_both_papers_in_order():
     ids = [f"AS-{i}" for i in range(1, 17)] + [f"OP-{i}" for i in range(1, 21)]
     assert list(INVENTORY) == ids
     for constants in INVENTORY.values():
-        told = {"where", "statement", "paper"}, {"where", "statement", "paper", "rule", "control"}
-        assert set(constants) in told and all(constants.values())
+        assert set(constants) == {"where", "statement", "paper", "rule", "control"}
+        assert all(constants.values())
 
 
 def test_a_claim_takes_its_constants_from_the_data_file():
