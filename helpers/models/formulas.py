@@ -10,23 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from math import isclose
 from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from helpers.models.blocks import (
-    mlp_output,
-    mlp_reads,
-    name_before,
-    norm_after,
-    norm_before,
-    per_head,
-)
-from helpers.models.hooks import hooked
-from helpers.models.norms import Norm, tolerance
+from helpers.models import comparisons
+from helpers.models.norms import tolerance
 
 FORMULAS = {
     "norms": "w ⊙ Px/σ(x) + b is not what a norm gives",
@@ -35,12 +25,9 @@ FORMULAS = {
     "mlp": "MLP(norm(x)), through any norm after it, is not what the MLP writes",
     "scores": "the attention scores of a token do not sum to 1",
     "stream": "stream + attention + MLP is not the stream after the block",
+    "cache": "keys and values of earlier tokens are not all that later ones need of them",
     "logits": "ln_final(x) W_U + b_U, scaled and capped, are not the logits",
 }
-HOOKS = ["hook_resid_pre", "hook_attn_out", "hook_mlp_out", "attn.hook_z", "attn.hook_pattern"]
-NORMS = ["ln1", "ln1_post", "ln2", "ln2_post"]
-
-Kept = Mapping[str, Tensor]  # activations of the run, by hook
 
 
 @dataclass(frozen=True)
@@ -100,14 +87,14 @@ def check(model: TransformerBridge) -> Facts:
         raise RuntimeError("call helpers.models.load.freeze(model) before hooks are put on it.")
     faults: dict[str, str] = {}
     try:
-        kept, logits = _run(model)
+        kept, tokens, logits = comparisons.run_once(model)
     except Exception as error:  # whatever a model raises that takes more than tokens
         return Facts(dict.fromkeys(FORMULAS, f"in a run on tokens alone: {error}"))
 
-    def holds(formula: str, where: str, both: Callable[[], tuple[Tensor, Tensor]]) -> None:
+    def holds(formula: str, where: str, both: Callable[[], comparisons.Pair]) -> None:
         try:
             ours, theirs = both()
-            error = _error(ours, theirs)
+            error = comparisons.error_of(ours, theirs)
             wrong = "" if error <= tolerance(theirs.dtype) else f"relative error {error:.2g}"
         except Exception as problem:  # whatever a missing part or hook raises
             wrong = str(problem).split("\n")[0] or type(problem).__name__
@@ -115,149 +102,33 @@ def check(model: TransformerBridge) -> Facts:
             faults.setdefault(formula, f"{where}: {wrong}")
 
     scales: dict[str, float] = {}
-    parallel = _parallel(model, kept)
+    parallel = comparisons.reads_one_stream(model, kept)
     for layer in range(model.cfg.n_layers):
         where = f"layer {layer}"
-        for norm in NORMS:
+        for norm in comparisons.NORMS:
             if norm in model.blocks[layer].submodules:
                 name = f"blocks.{layer}.{norm}"
-                holds("norms", name, partial(_norm, model, kept, name))
+                holds("norms", name, partial(comparisons.norm_output, model, kept, name))
         for part, formula in (("attn", "attention"), ("mlp", "mlp")):
             if layer == 0:
-                scales[part] = _ratio(partial(_written, model, kept, 0, part))
-            holds(formula, where, partial(_written, model, kept, layer, part, scales[part]))
-        holds("mlp", f"{where}, its input", partial(_mlp_input, model, kept, layer, parallel))
-        holds("values", where, partial(_values, model, kept, layer))
-        holds("scores", where, partial(_scores, kept, layer))
-        holds("stream", where, partial(_stream, model, kept, layer))
-    holds("norms", "ln_final", partial(_norm, model, kept, "ln_final"))
-    scale, cap = _logit_scale(model, kept, logits)
-    holds("logits", "at the end", partial(_logits, model, kept, logits, scale, cap))
+                scales[part] = comparisons.ratio_of(
+                    partial(comparisons.written, model, kept, 0, part)
+                )
+            holds(
+                formula, where, partial(comparisons.written, model, kept, layer, part, scales[part])
+            )
+        holds(
+            "mlp",
+            f"{where}, its input",
+            partial(comparisons.mlp_input, model, kept, layer, parallel),
+        )
+        holds("values", where, partial(comparisons.head_outputs, model, kept, layer))
+        holds("scores", where, partial(comparisons.score_sums, kept, layer))
+        holds("stream", where, partial(comparisons.next_stream, model, kept, layer))
+    holds("norms", "ln_final", partial(comparisons.norm_output, model, kept, "ln_final"))
+    scale, cap = comparisons.scale_and_cap(model, kept, logits)
+    holds("logits", "at the end", partial(comparisons.logits_of, model, kept, logits, scale, cap))
+    holds("cache", "a run", partial(comparisons.resumed_logits, model, tokens, logits))
     if clip := getattr(model.original_model.config, "clip_qkv", None):
         faults.setdefault("values", f"they are clipped at {clip}")
     return Facts(faults, scales, parallel, scale, cap)
-
-
-def _run(model: TransformerBridge) -> tuple[Kept, Tensor]:
-    names = ["ln_final.hook_in", "ln_final.hook_out"]
-    for layer, block in enumerate(model.blocks):
-        names += [f"blocks.{layer}.{hook}" for hook in HOOKS]
-        if name_before(model, layer, "mlp") is None:
-            names.append(f"blocks.{layer}.mlp.hook_in")
-        for norm in (norm for norm in NORMS if norm in block.submodules):
-            names += [f"blocks.{layer}.{norm}.hook_in", f"blocks.{layer}.{norm}.hook_out"]
-    kept: dict[str, Tensor] = {}
-
-    def keep(value: Tensor, hook, name: str) -> None:
-        if name in kept:  # as in nanochat, whose final norm comes after the embedding too
-            raise ValueError(f"{name} is reached twice in a run")
-        kept[name] = value.clone()  # some models add to the residual stream in place
-
-    there = model.hook_dict
-    hooks = [(name, partial(keep, name=name)) for name in names if name in there]
-    first = model.cfg.d_vocab // 3  # not at the start, where special tokens are
-    tokens = torch.arange(first, first + 8, device=model.W_U.device)[None]
-    with hooked(model, hooks):
-        return kept, model.original_model(input_ids=tokens, use_cache=False).logits
-
-
-def _error(ours: Tensor, theirs: Tensor) -> float:
-    """Largest relative error of a token; NaN counts as infinite."""
-    ours, theirs = ours.double().flatten(2), theirs.double().flatten(2)
-    error = (ours - theirs).norm(dim=-1) / theirs.norm(dim=-1).clamp_min(1e-30)
-    return error.nan_to_num(nan=torch.inf).max().item()
-
-
-def _norm(model: TransformerBridge, kept: Kept, name: str) -> tuple[Tensor, Tensor]:
-    x, out = kept[f"{name}.hook_in"], kept[f"{name}.hook_out"]
-    return Norm.of(model, name)(x).view_as(out), out
-
-
-def _written(
-    model: TransformerBridge, kept: Kept, layer: int, part: str, scale: float = 1.0
-) -> tuple[Tensor, Tensor]:
-    """What attention or MLP writes, by its formula and in the run."""
-    block, after = f"blocks.{layer}.", norm_after(model, layer, part)
-    if part == "attn":
-        attention = model.blocks[layer].attn
-        out = torch.einsum("bphe,hem->bpm", kept[block + "attn.hook_z"], attention.W_O)
-        out = out if attention.b_O is None else out + attention.b_O
-    else:
-        x, before = kept[mlp_reads(model, layer)], norm_before(model, layer, "mlp")
-        x = x.view_as(kept[block + "hook_resid_pre"])  # OPT flattens it
-        out = mlp_output(model, layer, x if before is None else before(x))
-    out = out if after is None else after(out)
-    return scale * out, kept[block + ("hook_attn_out" if part == "attn" else "hook_mlp_out")]
-
-
-def _values(model: TransformerBridge, kept: Kept, layer: int) -> tuple[Tensor, Tensor]:
-    attention, before = model.blocks[layer].attn, norm_before(model, layer, "attn")
-    x = kept[f"blocks.{layer}.hook_resid_pre"]
-    x = x if before is None else before(x)
-    v = torch.einsum("bsm,hme->bshe", x, attention.W_V)
-    v = per_head(model, v if attention.b_V is None else v + attention.b_V, dim=2)
-    pattern = kept[f"blocks.{layer}.attn.hook_pattern"]
-    return torch.einsum("bhds,bshe->bdhe", pattern, v), kept[f"blocks.{layer}.attn.hook_z"]
-
-
-def _scores(kept: Kept, layer: int) -> tuple[Tensor, Tensor]:
-    total = kept[f"blocks.{layer}.attn.hook_pattern"].sum(-1)
-    return total, torch.ones_like(total)
-
-
-def _parallel(model: TransformerBridge, kept: Kept) -> bool:
-    try:
-        ours, theirs = _mlp_input(model, kept, 0, parallel=True)
-        return _error(ours, theirs) <= tolerance(theirs.dtype)
-    except Exception:  # the comparison that follows says why
-        return False
-
-
-def _mlp_input(
-    model: TransformerBridge, kept: Kept, layer: int, parallel: bool
-) -> tuple[Tensor, Tensor]:
-    stream = kept[f"blocks.{layer}.hook_resid_pre"]
-    if not parallel:
-        stream = stream + kept[f"blocks.{layer}.hook_attn_out"]
-    return stream, kept[mlp_reads(model, layer)].view_as(stream)
-
-
-def _stream(model: TransformerBridge, kept: Kept, layer: int) -> tuple[Tensor, Tensor]:
-    block, last = f"blocks.{layer}.", layer == model.cfg.n_layers - 1
-    parts = [kept[block + hook] for hook in ("hook_resid_pre", "hook_attn_out", "hook_mlp_out")]
-    after = kept["ln_final.hook_in" if last else f"blocks.{layer + 1}.hook_resid_pre"]
-    return parts[0] + parts[1] + parts[2].view_as(after), after
-
-
-def _logits(
-    model: TransformerBridge, kept: Kept, logits: Tensor, scale: float, cap: float | None
-) -> tuple[Tensor, Tensor]:
-    x = Norm.of(model, "ln_final")(kept["ln_final.hook_in"])
-    out = scale * (x @ model.W_U + model.b_U)
-    return out if cap is None else cap * (out / cap).tanh(), logits
-
-
-def _logit_scale(
-    model: TransformerBridge, kept: Kept, logits: Tensor
-) -> tuple[float, float | None]:
-    """What multiplies the logits, under a cap if the configuration names one that fits."""
-    config = model.original_model.config.get_text_config()
-    named = (getattr(config, name, None) for name in ("final_logit_softcapping", "logits_soft_cap"))
-    for cap in filter(None, named):
-        before = cap * (logits.double() / cap).atanh()
-        scale = _ratio(partial(_logits, model, kept, before, 1.0, None))
-        if _error(*_logits(model, kept, logits, scale, cap)) <= tolerance(logits.dtype):
-            return scale, cap
-    return _ratio(partial(_logits, model, kept, logits, 1.0, None)), None
-
-
-def _ratio(both: Callable[[], tuple[Tensor, Tensor]]) -> float:
-    """The factor between a formula's result and the model's; of few digits if one is near."""
-    try:
-        ours, theirs = both()
-    except Exception:  # the comparison that follows says why
-        return 1.0
-    ours, theirs = ours.double(), theirs.double()
-    factor = ((ours * theirs).sum() / (ours * ours).sum()).item()
-    short = (float(f"{factor:.{digits}g}") for digits in range(1, 7))
-    return next((value for value in short if isclose(value, factor, rel_tol=1e-7)), factor)

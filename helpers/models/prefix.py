@@ -19,6 +19,7 @@ from transformers import DynamicCache
 
 from helpers.models.blocks import kv_heads
 from helpers.models.checks import whole
+from helpers.models.formulas import facts, require
 from helpers.models.run import last_logits, last_logits_after
 from helpers.models.tokens import check_one_length, check_tokens, ends, is_padded
 
@@ -49,10 +50,12 @@ class Prefix:
         """Run the model on these positions; hooks on the model act.
 
         Raises:
-            ValueError: prompts of several lengths.
+            ValueError: prompts of several lengths, or a model that keeps more of earlier tokens
+                than keys and values, as Mamba does.
         """
         check_tokens(model, tokens)
         check_one_length(tokens)
+        require(model, "cache")
         cache = DynamicCache()
         last_logits_after(model, tokens, cache)
         return cls(tuple((layer.keys, layer.values) for layer in cache.layers), tokens.shape[1])
@@ -94,6 +97,8 @@ class Runs:
         """Prepare runs that leave the positions before ``first`` alone."""
         check_tokens(model, tokens)
         first = whole("first", first, 0, tokens.shape[1])
+        if "cache" in facts(model).faults:  # as in Mamba: every run is a whole one
+            return cls(tokens, None, 0, {})
         if is_padded(tokens):
             lengths = ends(tokens) + 1
             parts = {}

@@ -21,6 +21,7 @@ from transformers import DynamicCache
 
 from helpers.models import checks
 from helpers.models.checks import whole
+from helpers.models.formulas import require
 from helpers.models.hooks import hooked
 from helpers.models.tokens import check_one_length, check_tokens
 
@@ -55,10 +56,12 @@ class Run:
         """Run the prompts, ``batch_size`` in one forward pass.
 
         Raises:
-            TypeError, ValueError: prompts of several lengths, or that the model cannot take.
+            TypeError, ValueError: prompts of several lengths, or that the model cannot take, or a
+                model that keeps more of earlier tokens than keys and values, as Mamba does.
         """
         check_tokens(model, tokens)
         check_one_length(tokens)
+        require(model, "cache")
         size = whole("batch_size", batch_size)
         names = [f"blocks.{layer}.hook_resid_pre" for layer in range(model.cfg.n_layers)]
         names.append(END)

@@ -5,6 +5,7 @@ The references are hooks on the models' own modules and autograd through one pat
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from types import MethodType
 
 import pytest
@@ -12,8 +13,10 @@ import torch
 
 from helpers.models.direct import direct_attribution
 from helpers.models.formulas import check, facts, require
+from helpers.models.prefix import Runs
+from helpers.models.resume import Run
 from helpers.models.run import last_logits, read_activations, unembed
-from helpers.observable_propagation.edits import steer
+from helpers.observable_propagation.edits import edited, steer
 from helpers.observable_propagation.observables import Observable
 from helpers.observable_propagation.patching import path_patching
 from helpers.observable_propagation.paths import path, path_feature, reading
@@ -119,6 +122,22 @@ def test_an_intervention_is_right_whatever_the_self_check_says(model) -> None:
     finally:
         handle.remove()
     assert close(ours, expected) and not close(ours, last_logits(model, TOKENS), 1e-5)
+
+
+def test_a_run_that_is_resumed_or_shares_a_start_is_the_whole_run_or_is_refused(model) -> None:
+    vector = torch.linspace(-1, 1, model.cfg.d_model, dtype=torch.float64)
+    expected = last_logits(model, TOKENS)
+    runs, rows = Runs.of(model, TOKENS, first=4), torch.arange(2)[None]
+    assert close(runs.logits(model, lambda n, where: nullcontext(), rows)[0], expected)
+    if "cache" in facts(model).faults or "ln_final.hook_in" not in model.hook_dict:
+        with pytest.raises(ValueError, match="Interventions work|no hook 'ln_final"):
+            Run.of(model, TOKENS)
+        return
+    run = Run.of(model, TOKENS)
+    with edited(model, 1, 5, lambda x: x + vector):
+        whole = read_activations(model, TOKENS, ["ln_final.hook_in"])[0]["ln_final.hook_in"]
+    assert close(run.edited(model, 1, 5, lambda x: x + vector), whole[:, -1])
+    assert not close(run.ends, whole[:, -1], 1e-4)
 
 
 def test_what_needs_a_formula_that_does_not_hold_is_refused_by_its_name(model) -> None:

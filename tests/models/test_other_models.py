@@ -1,4 +1,4 @@
-"""Chapters run unchanged on other architectures: LayerNorm, biases, parallel blocks.
+"""Chapters run unchanged on other architectures: LayerNorm, biases, parallel blocks, norms after.
 
 Tiny random models stand in, with the embedded model's tokenizer. What the pages then say means
 nothing; that every cell runs, with its checks, does.
@@ -17,6 +17,8 @@ import torch
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import (
     AutoTokenizer,
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
     GPT2Config,
     GPT2LMHeadModel,
     GPTNeoConfig,
@@ -50,6 +52,12 @@ ARCHITECTURES = {
         GPTNeoConfig,
         {"num_layers": 6, "num_heads": 4, "attention_types": [[["global", "local"], 3]], **SIZES},
     ),
+    "gemma3-270m": (
+        Gemma3ForCausalLM,
+        Gemma3TextConfig,
+        {"num_hidden_layers": 5, "num_attention_heads": 4, "num_key_value_heads": 1}
+        | {"head_dim": 16, "query_pre_attn_scalar": 16, **SIZES},
+    ),
     "pythia-1.4b": (
         GPTNeoXForCausalLM,
         GPTNeoXConfig,
@@ -69,6 +77,7 @@ def stand_in(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     sizes |= {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
     torch.manual_seed(0)
     hf = kind(config(**sizes)).eval()
+    hf.config.architectures = [kind.__name__]
     with torch.no_grad():
         for parameter in hf.parameters():  # fresh models have zero biases and unit norm weights
             parameter.add_(0.1 * torch.randn(parameter.shape))
