@@ -25,7 +25,7 @@ from helpers.activation_scaling.points import Points
 from helpers.models.load import describe, load_model
 from helpers.models.packed import packed_model
 from helpers.prompts.tasks import make_task
-from live.check import SITES, Case, Runner, cases, differences, prompts
+from live.check import SITES, Case, Runner, cases, differences, gradient_difference, prompts
 from live.graph import Shape, export
 from live.pack import Pack
 from live.publish import publish
@@ -161,9 +161,13 @@ def build(site: Path) -> Path:
         print("Checking the graphs against the book's model ...", flush=True)
         texts = prompts(model)
         checked = cases(model, texts)
-        found = differences(model, Runner(shape, tensors, graphs), checked)
+        runner = Runner(shape, tensors, graphs)
+        found = differences(model, runner, checked)
         print(f"  {len(texts)} prompts: at most {max(found[::2]):.1e} nats apart at α = 0,")
-        print(f"  and {max(found[1::2]):.1e} with random scalars", flush=True)
+        share = gradient_difference(model, runner, checked[1])
+        print(
+            f"  and {max(found[1::2]):.1e} with random scalars; gradients {share:.1e}", flush=True
+        )
         print("Learning the scalars of the paper's two tasks ...", flush=True)
         facts = {
             "model": describe(model),

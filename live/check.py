@@ -48,16 +48,42 @@ class Runner:
         for name, graph in graphs.items():
             self.sessions[name] = onnxruntime.InferenceSession(graph)
 
+    def streams(
+        self, tokens: Int[Tensor, "batch pos"], alpha: Float[Tensor, "layer 2 pos"]
+    ) -> list[np.ndarray]:
+        """The residual stream in front of every layer and at the end."""
+        xs = [self.table[tokens.numpy()]]
+        for weights, scales in zip(self.layers, alpha.numpy()):
+            inputs = {"x": xs[-1], "alpha": np.repeat(scales[None], len(tokens), 0)}
+            xs += self.sessions["layer"].run(None, inputs | weights)
+        return xs
+
     def last_logits(
         self, tokens: Int[Tensor, "batch pos"], alpha: Float[Tensor, "layer 2 pos"]
     ) -> Float[Tensor, "batch d_vocab"]:
         """Logits of the last position."""
-        x = self.table[tokens.numpy()]
-        for weights, scales in zip(self.layers, alpha.numpy()):
-            scales = np.repeat(scales[None], len(x), 0)
-            (x,) = self.sessions["layer"].run(None, {"x": x, "alpha": scales, **weights})
-        inputs = {"x": x[:, -1], "weight": self.norm, "table": self.table}
+        x = self.streams(tokens, alpha)[-1][:, -1]
+        inputs = {"x": x, "weight": self.norm, "table": self.table}
         return torch.from_numpy(self.sessions["logits"].run(None, inputs)[0])
+
+    def gradient(
+        self,
+        tokens: Int[Tensor, "1 pos"],
+        alpha: Float[Tensor, "layer 2 pos"],
+        weights: Float[Tensor, " d_vocab"],
+    ) -> Float[Tensor, "layer 2 pos"]:
+        """Gradient, by the scalars, of a weighted sum of the last position's logits."""
+        *xs, last = self.streams(tokens, alpha)
+        inputs = {"x": last[:, -1], "dlogits": weights[None].numpy()}
+        inputs |= {"weight": self.norm, "table": self.table}
+        dy = np.zeros_like(last)
+        (dy[:, -1],) = self.sessions["logits_gradient"].run(None, inputs)
+        found = []
+        for x, scales, own in reversed(list(zip(xs, alpha.numpy(), self.layers))):
+            inputs = {"x": x, "alpha": scales[None], "dy": dy} | own
+            dy, of_layer = self.sessions["layer_gradient"].run(None, inputs)
+            found.append(torch.from_numpy(of_layer[0]))
+        return torch.stack(found[::-1])
 
 
 @dataclass(frozen=True)
@@ -119,3 +145,27 @@ def differences(model: TransformerBridge, runner: Runner, checked: list[Case]) -
                 f"{case.text!r}; {TOLERANCE:g} is allowed. Nothing was put into the site."
             )
     return found
+
+
+def gradient_difference(model: TransformerBridge, runner: Runner, case: Case) -> float:
+    """Maximum difference of the gradient by the scalars, as a share of its largest component.
+
+    Of a random sum of the logits.
+
+    Raises:
+        ArithmeticError: more than 1e-3.
+    """
+    tokens = tokenize(model, [case.text])
+    weights = torch.randn(len(case.logits), generator=torch.Generator().manual_seed(0))
+    intervention = scaled(model, case.alpha)
+    with intervention.applied(model):
+        (last_logits(model, tokens)[0] @ weights).backward()
+    expected = torch.stack([intervention.theta[site].grad for site in SITES], 1)
+    found = runner.gradient(tokens, case.alpha, weights)
+    share = ((found - expected).abs().max() / expected.abs().max()).item()
+    if not share <= TOLERANCE:
+        raise ArithmeticError(
+            f"the gradient of the page's graphs differs from the book's by {share:.2g} of its "
+            f"largest component; {TOLERANCE:g} is allowed. Nothing was put into the site."
+        )
+    return share

@@ -120,10 +120,12 @@ def functions(shape: Shape) -> dict[str, Callable]:
 
 def export(shape: Shape) -> dict[str, bytes]:
     """The ONNX graphs, by name; batch, positions and rows of the unembedding are of any number."""
-    # Examples of the inputs, of which only the sizes matter; and the axes that vary.
+    # Examples of the inputs, of which only the sizes matter, and the axes that vary. Each is an
+    # object of its own: tracing takes one that comes twice for one input.
     x, alpha, rows = torch.randn(2, 5, shape.d_model), torch.randn(2, 2, 5), torch.randn(3, 7)
     weights = {name: torch.randn(size) for name, size in shape.weights().items()}
-    weight, table, vectors = torch.randn(shape.d_model), torch.randn(7, shape.d_model), x[0, :3]
+    weight, table = torch.randn(shape.d_model), torch.randn(7, shape.d_model)
+    dy, vectors = torch.randn_like(x), torch.randn(3, shape.d_model)
     stream, scales = {0: "batch", 1: "pos"}, {0: "batch", 2: "pos"}
     of_layer = {"x": (x, stream), "alpha": (alpha, scales)}
     of_weights = {"weights": (weights, dict.fromkeys(weights))}
@@ -131,7 +133,7 @@ def export(shape: Shape) -> dict[str, bytes]:
     of_table = {"weight": (weight, None), "table": (table, {0: "token"})}
     inputs = {
         "layer": of_layer | of_weights,
-        "layer_gradient": of_layer | {"dy": (x, stream)} | of_weights,
+        "layer_gradient": of_layer | {"dy": (dy, stream)} | of_weights,
         "logits": of_logits | of_table,
         "logits_gradient": of_logits | {"dlogits": (rows, {0: "n", 1: "token"})} | of_table,
     }

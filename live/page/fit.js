@@ -42,8 +42,8 @@ export function objective(plus, minus, base, [correct, wrong], { margin, lambdaF
  * Learn scalars.
  * @param start the initial scalars, [layer, 2, position]
  * @param options {margin, lambdaF, lambdaM, learningRate, epochs}
- * @param onStep called before each step with its number, the terms of Ψ and the scalars; the fit
- *   stops if it returns true
+ * @param onStep called before each step with its number and the terms of Ψ; the fit stops if it
+ *   returns true
  */
 export async function fit(model, ids, answers, start, options, onStep) {
   const { lambdaF, lambdaM, learningRate, epochs } = options;
@@ -65,7 +65,7 @@ export async function fit(model, ids, answers, start, options, onStep) {
     const psi = effectiveness + lambdaF * faithfulness - lambdaM * size;
     if (!Number.isFinite(psi))
       throw new Error("The objective is no longer finite: lower the rate.");
-    if (onStep({ step, psi, effectiveness, faithfulness, minimality: -size, alpha })) break;
+    if (onStep({ step, psi, effectiveness, faithfulness, minimality: -size })) break;
     const gradient = await model.gradient(alpha, betas, all, terms.gradients);
     // Adam, upwards.
     for (let i = 0; i < alpha.length; i++) {

@@ -67,7 +67,7 @@ export class Heads {
     const { most, least } = await this.client.call("readBy", { vector: this.chosen.vector });
     const rows = most.map((text, i) => [String(i + 1), shown(text), shown(least[i])]);
     find("head").replaceChildren(
-      table(`Head ${layer}.${head}: embeddings that it reads`, ["", "most", "least"], rows),
+      table(`Head ${layer}.${head}: embeddings that it reads`, ["rank", "most", "least"], rows),
     );
     find("add").disabled = false;
   }

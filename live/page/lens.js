@@ -36,7 +36,7 @@ export class Lens {
         rows: Array.from({ length: cells.length / ids.length }, (_, layer) => String(layer)),
         columns: pieces.map(shown),
         value: (...cell) => (which() < 0 ? at(...cell).probability : at(...cell).answers[which()]),
-        limit: () => 1,
+        limit: () => 1.6, // of a probability: the text on the cells stays legible
         text: (...cell) => shown(at(...cell).text),
         describe: (layer, position) => {
           const { text, probability, answers: found } = at(layer, position);

@@ -81,6 +81,7 @@ async function readPrompt() {
 
 async function run() {
   find("run").disabled = true;
+  client.stop(); // a fit of the prompt before
   try {
     say("Running …");
     const prompt = await readPrompt();

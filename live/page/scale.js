@@ -139,16 +139,22 @@ export class Scale {
     );
   }
 
-  /** Draws the maps and asks for the new results. */
-  async changed({ curve = true } = {}) {
+  /** Draws the maps and asks for the new results; the curve stays where only β has changed. */
+  changed({ curve = true } = {}) {
     find("beta-value").textContent = signed(this.beta, 1);
     for (const grid of this.grids) grid.refresh();
-    try {
-      await this.update();
-      if (curve) await this.updateCurve();
-    } catch (error) {
-      if (!(error instanceof Replaced)) this.say(error.message);
+    const jobs = curve ? [this.update(), this.updateCurve()] : [this.update()];
+    for (const job of jobs) {
+      job.catch((error) => {
+        if (!(error instanceof Replaced)) this.say(error.message);
+      });
     }
+  }
+
+  /** Results at each β; without scalars they are the base's, and nothing is run. */
+  async results(betas, slot) {
+    if (this.alpha.every((value) => value === 0)) return betas.map(() => this.base);
+    return this.client.call("run", this.request(betas), { slot });
   }
 
   request(betas) {
@@ -158,7 +164,10 @@ export class Scale {
 
   async update() {
     const beta = this.beta;
-    const [row] = await this.client.call("run", this.request([beta]), { slot: "run" });
+    const mine = {}; // tells these results from later ones
+    this.latest = mine;
+    const [row] = await this.results([beta], "run");
+    if (mine !== this.latest) return;
     showRows(
       find("scaled"),
       [
@@ -172,13 +181,13 @@ export class Scale {
   /** In three requests, so that others come in between. */
   async updateCurve() {
     const points = [];
-    const mine = {}; // tells this curve from a later one
-    this.curve = mine;
+    const mine = {};
+    this.latestCurve = mine;
     find("curve").setAttribute("aria-busy", "true");
     for (let i = 0; i < BETAS.length; i += 3) {
       const betas = BETAS.slice(i, i + 3);
-      const rows = await this.client.call("run", this.request(betas), { slot: "curve" });
-      if (mine !== this.curve) return;
+      const rows = await this.results(betas, "curve");
+      if (mine !== this.latestCurve) return;
       rows.forEach(({ answers }, j) =>
         points.push({ beta: betas[j], logits: answers.map(({ logit }) => logit) }),
       );

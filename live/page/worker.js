@@ -79,7 +79,7 @@ const methods = {
     const size = model.shape.n_layers * 2 * ids.length;
     stopped = false;
     return fit(model, ids, answers, start ?? normal(size, 1e-5, 0), options, (state) => {
-      progress({ ...state, alpha: state.alpha.slice() });
+      progress(state);
       return stopped;
     });
   },
