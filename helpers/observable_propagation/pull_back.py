@@ -133,13 +133,18 @@ def to_input(model: TransformerBridge, layer: int, part: str, y: Vectors, norms:
 def mlp_gradient(model: TransformerBridge, layer: int, y: Vectors, x: Point) -> Vectors:
     """∇ₓ y·MLP(x) by autograd, for all y at once (section 4.3.4); x is behind the norm.
 
+    Args:
+        x: one point, or one for each y.
+
     Raises:
         ValueError: a layer that the model does not have, or an MLP that does not run by itself.
     """
     require(model, "mlp")
-    y, x = vectors("y", y, model.cfg.d_model), vectors("x", x, model.cfg.d_model, axes=1)
+    y, x = vectors("y", y, model.cfg.d_model), vectors("x", x, model.cfg.d_model)
+    if x.ndim > 1 and x.shape != y.shape:
+        raise ValueError(f"x has shape {tuple(x.shape)}: give one point, or one for each y.")
     flat = y.reshape(-1, y.shape[-1])
-    points = x.detach().expand_as(flat).clone().requires_grad_(True)
+    points = x.detach().reshape(-1, x.shape[-1]).expand_as(flat).clone().requires_grad_(True)
     (gradient,) = torch.autograd.grad((mlp_output(model, layer, points) * flat).sum(), points)
     return gradient.view(y.shape)
 
