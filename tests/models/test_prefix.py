@@ -22,8 +22,8 @@ SIGNS = torch.tensor([1.0, -1.0], dtype=torch.float64)
 
 @pytest.fixture(scope="module")
 def prompts(tiny) -> Prompts:
-    """Three prompts of seven tokens; the first three are the same."""
-    texts = [f"w1 w2 {rest}" for rest in ("w4 w5 w6 w7", "w8 w9 w20 w21", "w30 w31 w32 w33")]
+    """Three prompts of seven tokens; the first three are the same, and one after they differ."""
+    texts = [f"w1 w2 {rest}" for rest in ("w4 w5 w6 w7", "w8 w5 w20 w21", "w30 w5 w32 w33")]
     return Prompts.of(tiny, texts, ["w10", "w11", "w12"], ["w13", "w14", "w15"])
 
 
