@@ -67,15 +67,23 @@ class _Walk(Hasher):
     def __init__(self) -> None:
         super().__init__("sha256")
         self.files, self.strings, self.imports = set[Path](), set[str](), set[str]()
-        self.reached: list[Any] = []  # functions, classes and modules, in the order they are met
+        # Functions, classes and modules in the order they are met; whether by a name in a file.
+        self.reached: list[tuple[Any, bool]] = []
+        self.by_file = False
 
     def dump(self, value: Any) -> None:
         super().dump(value)
-        for code in self.reached:  # grows while it is read
+        for code, by_file in self.reached:  # grows while it is read
             if file := _own_file(code):
                 self.files.add(file)
-            held_by = [*self._held_by(code), *self._named_by(code, in_file=file is not None)]
-            for name, held in sorted(held_by, key=lambda pair: pair[0]):
+            # Names in a file count by that file, and so does what the functions found by them hold.
+            # Code and data count by value too, since they may have been changed in memory.
+            found = [(name, held, by_file) for name, held in self._held_by(code)]
+            named = by_file or file is not None
+            found += [(name, value, named) for name, value in self._named_by(code)]
+            for name, held, self.by_file in sorted(found, key=lambda each: each[0]):
+                if self.by_file and not (_is_plain(held) or _is_code(held)):
+                    continue
                 self.clear_memo()  # which values are the same object does not count
                 try:
                     super().dump([name, held])
@@ -92,8 +100,8 @@ class _Walk(Hasher):
         """
         kind, torch = type(value), sys.modules.get("torch")
         if isinstance(value, CODE):
-            if not any(value is other for other in self.reached):
-                self.reached.append(value)
+            if not any(value is other for other, _ in self.reached):
+                self.reached.append((value, self.by_file))
             name = getattr(value, "__qualname__", value.__name__)
             value = [kind.__name__, getattr(value, "__module__", ""), name]
         elif kind is str:
@@ -136,22 +144,17 @@ class _Walk(Hasher):
             if cell != types.CellType():  # a variable without a value yet
                 yield name, cell.cell_contents
 
-    def _named_by(self, code: Any, in_file: bool) -> Iterator[tuple[str, Any]]:
-        """The attributes of a class, and what a function reaches by name.
-
-        Names in a file count by that file. Where they are code or data they count by value too,
-        since they may have been changed in memory.
-        """
-        reached = {}
-        if isinstance(code, type) and (in_file or code.__module__ == "__main__"):
-            reached = {f"base {base.__qualname__}": base for base in code.__bases__}
-            reached |= {name: vars(code)[name] for name in vars(code).keys() - SKIPPED}
+    def _named_by(self, code: Any) -> Iterator[tuple[str, Any]]:
+        """The attributes of a class, and what a function reaches by name."""
+        if isinstance(code, type) and (_own_file(code) or code.__module__ == "__main__"):
+            slots = types.MemberDescriptorType | types.GetSetDescriptorType
+            yield from ((f"base {base.__qualname__}", base) for base in code.__bases__)
+            for name in vars(code).keys() - SKIPPED:
+                if not isinstance(vars(code)[name], slots):
+                    yield name, vars(code)[name]
         elif isinstance(code, types.FunctionType) and is_own(Path(code.__code__.co_filename)):
-            reached = _reached(code.__globals__, *self._names_in(code.__code__))
-        for name, value in reached.items():
-            slot = isinstance(value, types.MemberDescriptorType | types.GetSetDescriptorType)
-            if not slot and (not in_file or _is_plain(value) or _is_code(value)):
-                yield name, value
+            loaded, names = self._names_in(code.__code__)
+            yield from _reached(code.__globals__, loaded, names).items()
 
     def _names_in(self, code: types.CodeType) -> tuple[set[str], set[str]]:
         """The global names that code loads, and all its names, attributes too; notes imports."""

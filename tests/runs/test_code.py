@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import importlib
+import os
+import subprocess
 import sys
 import types
 from fractions import Fraction
@@ -185,6 +187,20 @@ def test_what_a_cached_function_wraps_counts():
 def test_what_a_typed_function_does_not_reach_does_not_count():
     code = "A, B = 1, {}\nclass C: lock = B\ndef g(): return B\ndef f(x): return A * x.B"
     assert digest_of(typed(code.replace("{}", "3"))) == digest_of(typed(code.replace("{}", "4")))
+
+
+def test_a_digest_is_the_same_in_every_process():
+    """Whatever the environment, and the order in which sets are stored."""
+    code = "from helpers.runs.workers import parallel_map as found; "
+    code += "from helpers.runs.digest import digest_of; print(digest_of(found), digest_of(F))"
+    typed_set = "F = lambda x: x in {'a', 'b', 'ccc'}; "
+    said = set()
+    for seed in "12":
+        environment = os.environ | {"PYTHONHASHSEED": seed, "NOTE": seed}
+        command = [sys.executable, "-c", typed_set + code]
+        done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, check=True)
+        said.add(done.stdout)
+    assert len(said) == 1 and len(said.pop().split()) == 2
 
 
 def test_a_digest_does_not_change_by_calls_or_pickling():
