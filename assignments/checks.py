@@ -8,22 +8,46 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from types import CodeType, FunctionType
+from functools import partial
+from types import CodeType, FunctionType, ModuleType
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
+from torch.nn import Module
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from helpers.models.load import freeze, load_model
 
-__all__ = ["near", "own_work", "shaped", "the_model", "tiny", "untouched"]
+__all__ = [
+    "Salted",
+    "must_raise",
+    "near",
+    "own_work",
+    "shaped",
+    "the_model",
+    "tiny",
+    "untouched",
+]
 
-# Grading executes this file again in front of each check; loaded models and what is known of them
-# are kept. Of a model: checksums of its weights, a copy of them if it is small, and its hooks.
-_MODELS: dict[tuple, TransformerBridge] = globals().get("_MODELS", {})
-_ORIGINAL: WeakKeyDictionary = globals().get("_ORIGINAL", WeakKeyDictionary())
+HOOK_LEFT = (
+    "a hook was left on the model: put it on with `with model.hooks(fwd_hooks=[...]):`, "
+    "which takes it off again"
+)
+WEIGHTS_CHANGED = "the model's weights were changed"
+
+_MODELS: dict[tuple, TransformerBridge] = {}
+# Of each model: checksums of its weights, a copy of them if it is small, and its hooks.
+_ORIGINAL: WeakKeyDictionary = WeakKeyDictionary()
+
+
+class Wrong(AssertionError):
+    """A wrong value; ``brief`` says what is wrong without details of this case."""
+
+    def __init__(self, message: str, brief: str = "") -> None:
+        super().__init__(message)
+        self.brief = brief or message
 
 
 def the_model() -> TransformerBridge:
@@ -33,17 +57,25 @@ def the_model() -> TransformerBridge:
     return _MODELS[()]
 
 
-def tiny(architecture: str = "llama", seed: int = 0) -> TransformerBridge:
+def tiny(architecture: str = "llama", seed: int = 0, in_place: bool = False) -> TransformerBridge:
     """A fast random model of three layers with the embedded model's tokenizer.
 
     Args:
         architecture: ``llama`` (RMSNorm, two heads share a key/value head) or ``gpt2`` (LayerNorm,
             biases).
         seed: of its weights.
+        in_place: layer 1 first adds 1 to its input, in place.
     """
-    if (architecture, seed) not in _MODELS:
-        _MODELS[architecture, seed] = _random_model(architecture, seed)
-    return _MODELS[architecture, seed]
+    key = architecture, seed, in_place
+    if key not in _MODELS:
+        _MODELS[key] = model = _random_model(architecture, seed)
+        if in_place:
+            model.blocks[1].register_forward_pre_hook(_add_in_place, with_kwargs=True)
+    return _MODELS[key]
+
+
+def _add_in_place(module: Module, args: tuple, kwargs: dict) -> None:
+    (args[0] if args else kwargs["hidden_states"]).add_(1.0)
 
 
 def _random_model(architecture: str, seed: int) -> TransformerBridge:
@@ -81,23 +113,59 @@ def _random_model(architecture: str, seed: int) -> TransformerBridge:
 
 def shaped(value: object, shape: Sequence[int], what: str) -> Tensor:
     """``value`` as a plain tensor; fail unless it has this shape and finite entries."""
-    got = type(value).__name__
-    assert isinstance(value, Tensor), f"{what}: got {got}, expected a torch.Tensor"
-    got = tuple(value.shape)
-    assert got == tuple(shape), f"{what}: shape {got}, expected {tuple(shape)}"
-    finite = value.dtype == torch.bool or value.isfinite().all()
-    assert finite, f"{what}: some values are not finite"
-    return value.detach().as_subclass(Tensor)  # a subclass could compare equal to anything
+    if not isinstance(value, Tensor):
+        brief = f"{what}: expected a torch.Tensor"
+        raise Wrong(f"{brief}, got {type(value).__name__}", brief)
+    if tuple(value.shape) != tuple(shape):
+        got, expected = tuple(value.shape), tuple(shape)
+        raise Wrong(f"{what}: shape {got}, expected {expected}", f"{what}: wrong shape")
+    if value.is_floating_point() and not value.isfinite().all():
+        raise Wrong(f"{what}: some values are not finite")
+    return value.detach().as_subclass(Tensor)
 
 
 def near(value: object, expected: object, message: str, tolerance: float = 1e-4) -> None:
     """Fail with ``message`` unless value = expected within tolerance · max(1, max |expected|)."""
-    value, expected = (torch.as_tensor(side).detach().double() for side in (value, expected))
-    shapes = f"shape {tuple(value.shape)}, expected {tuple(expected.shape)}"
-    assert value.shape == expected.shape, f"{message} ({shapes})"
-    worst = float((value - expected).abs().max())
-    size = max(1.0, float(expected.abs().max()))
-    assert worst <= tolerance * size, f"{message} (largest difference {worst:.3g})"
+    expected = torch.as_tensor(expected).detach().double()
+    try:
+        value = torch.as_tensor(value).detach().double()
+    except (TypeError, ValueError, RuntimeError):
+        raise Wrong(f"{message} (no number: {type(value).__name__})", message) from None
+    if value.shape != expected.shape:
+        shapes = f"(shape {tuple(value.shape)}, expected {tuple(expected.shape)})"
+        raise Wrong(f"{message} {shapes}", message)
+    worst = float((value - expected).abs().max()) if value.numel() else 0.0
+    size = max(1.0, float(expected.abs().max())) if value.numel() else 1.0
+    if not worst <= tolerance * size:
+        raise Wrong(f"{message} (largest difference {worst:.3g})", message)
+
+
+@contextmanager
+def must_raise(kind: type[Exception], message: str) -> Iterator[None]:
+    """Fail with ``message`` unless the block raises an exception of this kind."""
+    try:
+        yield
+    except kind:
+        return
+    raise Wrong(message)
+
+
+class Salted(str):
+    """A text whose place in a set depends on ``salt``, as that of any text does on the process."""
+
+    def __new__(cls, text: str, salt: int) -> Salted:
+        made = super().__new__(cls, text)
+        made.salt = salt
+        return made
+
+    def __hash__(self) -> int:
+        return hash((str(self), self.salt))
+
+    def __eq__(self, other: object) -> bool:
+        return str(self) == other
+
+    def __reduce__(self) -> tuple:
+        return Salted, (str(self), self.salt)
 
 
 @contextmanager
@@ -132,10 +200,7 @@ def _restore(model: TransformerBridge) -> list[str]:
     faults = []
     tables = _hook_tables(model)
     if [tuple(table) for table in tables] != hooks:
-        faults.append(
-            "a hook was left on the model: put it on with `with model.hooks(fwd_hooks=[...]):`, "
-            "which takes it off again"
-        )
+        faults.append(HOOK_LEFT)
         # TransformerLens' hooks, then those that were registered with PyTorch.
         for hook_point in model.hook_dict.values():
             hook_point.remove_hooks()
@@ -145,10 +210,7 @@ def _restore(model: TransformerBridge) -> list[str]:
     weights = _weights(model)
     now = _sums(weights)
     if changed := [name for name in sums if now.get(name) != sums[name]]:
-        faults.append(
-            f"the model's weights were changed ({changed[0]}): only activations may be, "
-            "and on a copy"
-        )
+        faults.append(f"{WEIGHTS_CHANGED} ({changed[0]}): only activations may be, and on a copy")
         for name, tensor in (copy or _weights(load_model("smollm2", device="cpu"))).items():
             weights[name].copy_(tensor)
     freeze(model)
@@ -181,24 +243,53 @@ def _hook_tables(model: TransformerBridge) -> list[dict]:
 
 
 def own_work(function: Callable, *names: str) -> None:
-    """Fail if a function, or one that it calls, uses one of the book's helpers by these names."""
-    used, waiting, seen = set(), [function], set()
+    """Fail if a function, or one that it calls, uses the book's helpers of these names.
+
+    It looks through decorators, partial functions, methods and closures. A function of your own may
+    have the name of a helper.
+    """
+    waiting, seen = [function], {}
     while waiting:
         one = waiting.pop()
-        if not isinstance(one, FunctionType) or one in seen:
+        if id(one) in seen:
             continue
-        seen.add(one)
-        for name in _names(one.__code__):
-            used.add(name)
-            value = one.__globals__.get(name)
-            if getattr(value, "__module__", "").startswith("helpers."):
-                used.add(getattr(value, "__name__", name))  # imported under another name
-            elif one.__globals__ is getattr(value, "__globals__", None):
-                waiting.append(value)
-    found = sorted(used & set(names))
-    assert not found, (
-        f"{function.__name__} is to be written out, and it calls the book's own {found[0]}"
-    )
+        seen[id(one)] = one  # kept, so that its id stays its own
+        if str(getattr(one, "__module__", "")).startswith("helpers."):
+            if getattr(one, "__name__", "") in names:
+                raise Wrong(_called(function, one.__name__))
+        elif isinstance(one, FunctionType):
+            if "site-packages" in one.__code__.co_filename:  # a library's, which calls no helper
+                continue
+            reached, used = _reached(one), _names(one.__code__)
+            waiting += reached
+            for module in reached:
+                if isinstance(module, ModuleType) and module.__name__.startswith("helpers."):
+                    waiting += [getattr(module, name, None) for name in used]
+            if any(name.startswith("helpers.") for name in used):  # imported inside
+                for name in used & set(names):
+                    raise Wrong(_called(function, name))
+        else:  # a decorated or partial function, a bound method, an object that can be called
+            parts = [getattr(one, name, None) for name in ("__wrapped__", "func", "__func__")]
+            parts += [vars(type(one)).get("__call__")]
+            parts += one.args if isinstance(one, partial) else ()
+            waiting += [part for part in parts if isinstance(part, (FunctionType, partial))]
+
+
+def _called(function: Callable, name: str) -> str:
+    mine = getattr(function, "__name__", "the function")
+    return f"{mine} is to be written out, and it calls the book's own {name}"
+
+
+def _reached(function: FunctionType) -> list:
+    """What a function can reach: globals that it names, variables of its closure, defaults."""
+    space = function.__globals__
+    found = [space[name] for name in _names(function.__code__) if name in space]
+    for cell in function.__closure__ or ():
+        try:
+            found.append(cell.cell_contents)
+        except ValueError:  # not filled yet
+            continue
+    return [*found, *(function.__defaults__ or ()), getattr(function, "__wrapped__", None)]
 
 
 def _names(code: CodeType) -> set[str]:

@@ -1,182 +1,222 @@
-"""``python -m assignments.tools.grade FOLDER``: grade submissions; write grades and feedback.
+"""``python -m assignments.tools.grade FOLDER``: grade what was handed in.
 
-The results are nbgrader course folders, one for each set, in which written answers can be marked
-(``nbgrader formgrader``).
+This process finds the files and keeps the gradebook. Workers read the files and judge them; each
+has its own nursery of sandboxes in which student code runs. See the book's page for teachers.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
+import hashlib
+import json
 import os
 import sys
 import time
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 
-import nbformat
+from assignments.tools import feedback, integrity
+from assignments.tools.frame import Frame, read_frame
+from assignments.tools.gradebook import Gradebook, Record, answer_of
+from assignments.tools.matching import match
+from assignments.tools.reading import Unreadable, read_cells
+from assignments.tools.roster import Roster
+from assignments.tools.sources import ROOT, SOURCE, set_names
+from assignments.tools.submissions import Handed, find
 
-from assignments.tools.course import make_course, released
-from assignments.tools.execute import GradedExecute, Run
-from assignments.tools.mend import mend
-from assignments.tools.sources import ROOT, SOURCE, read_set, set_names
-from assignments.tools.submissions import Submission, find
+RUBRICS = ROOT / "assignments" / "rubrics"
 
 
-@dataclass
-class Grade:
-    """Result of one submission.
+@dataclass(frozen=True)
+class Run:
+    """How submissions are graded: limits of the sandbox, factor of the time limits, sources."""
 
-    Attributes:
-        points: sum so far.
-        automatic: maximum that the checks can give.
-        total: maximum of the set.
-        to_mark: written answers that wait to be marked.
-        parts: points by part; None where a written answer waits.
-        notes: what happened, in words.
+    memory_gb: float = 4.0
+    isolation: str = "best"
+    factor: float = 1.0
+    source: Path = SOURCE
+
+
+def grade_one(one: Handed, run: Run) -> Record:
+    """Grade one submission, in a worker. Whatever is in the file, the record says what came of it.
+
+    Raises:
+        SandboxError: student code cannot be run at all.
     """
+    from assignments.tools.worker import court
 
-    set: str
-    student: str
-    points: float = 0.0
-    automatic: float = 0.0
-    total: float = 0.0
-    to_mark: int = 0
-    seconds: float = 0.0
-    parts: dict[str, float | None] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-
-
-class Grader:
-    """Grades submissions of one set, one after the other."""
-
-    def __init__(self, name: str, out: Path, run: Run, source: Path = SOURCE) -> None:
-        self.name, self.course, self.run = name, out / name, run
-        self.api = make_course(self.course, name, source)
-        self.frame = nbformat.read(released(self.course, name), as_version=4)
-        run.course = self.course
-
-    def grade(self, submission: Submission) -> Grade:
-        """Grade one submission; whatever happens, the result says what."""
-        start, grade = time.monotonic(), Grade(self.name, submission.student)
-        notebook, grade.notes = mend(submission.text, self.frame)
-        place = self.course / "submitted" / submission.student / self.name / f"{self.name}.ipynb"
-        place.parent.mkdir(parents=True, exist_ok=True)
-        nbformat.write(notebook, place)
-        self.run.events, GradedExecute.run = [], self.run
-        with self.api.gradebook as gradebook:
-            gradebook.update_or_create_student(submission.student)
-        for step in (self.api.autograde, self.api.generate_feedback):
-            result = step(self.name, submission.student, force=True)
-            if not result["success"]:
-                grade.notes.append(f"nbgrader stopped: {result['error'].strip().splitlines()[-1]}")
-                log = f"{result.get('log', '')}\n{result['error']}"
-                (self.course / f"{submission.student}.log").write_text(log, encoding="utf-8")
-                break
-        grade.notes += self.run.events
-        self._read_points(grade)
-        grade.seconds = round(time.monotonic() - start, 1)
-        return grade
-
-    def _read_points(self, grade: Grade) -> None:
-        """Fill in the points from the gradebook."""
-        with self.api.gradebook as gradebook:
-            for cell in gradebook.find_submission(self.name, grade.student).notebooks[0].grades:
-                waits = bool(cell.needs_manual_grade) and cell.manual_score is None
-                grade.parts[cell.name] = None if waits else cell.score
-                grade.total += cell.max_score
-                grade.automatic += cell.max_score if cell.cell_type == "code" else 0.0
-                grade.points += 0.0 if waits else cell.score
-                grade.to_mark += waits
+    start, judge = time.monotonic(), court(one.set, run)
+    record = Record(one.set, one.student, one.place, notes=list(one.notes))
+    for part in judge.frame.parts:
+        record.passed[part] = None
+    try:
+        cells, notes = read_cells(one.data)
+    except Unreadable as error:
+        record.notes.append(f"{error}: a person has to look at it")
+        return record
+    plan = match(cells, judge.frame)
+    results = judge.grade(plan)
+    record.notes += [*notes, *plan.notes, *judge.notes]
+    for result in results:
+        record.passed[result.part] = result.passed
+        record.reasons[result.part] = result.reason
+    for part, answer in plan.answers.items():
+        record.answers[part] = answer_of(answer)
+        if judge.frame.parts[part].written:
+            record.reasons[part] = answer.by_hand
+            if not (answer.text or answer.images):
+                record.passed[part], record.reasons[part] = False, "no answer was found"
+    source = [cell.source for cell in cells if cell.kind == "code"]
+    for text in source:
+        record.suspicious += integrity.suspicious(text)
+    record.suspicious = list(dict.fromkeys(record.suspicious))
+    record.seconds = round(time.monotonic() - start, 1)
+    return record
 
 
-def write_csv(grades: list[Grade], path: Path) -> None:
-    """Write all grades as one table, a row for each submission and a column for each part."""
-    parts = sorted({part for grade in grades for part in grade.parts})
-    columns = ["set", "student", "points", "automatic", "total", "to_mark"]
-    columns += [*parts, "seconds", "notes"]
-    with path.open("w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, columns, extrasaction="ignore")
-        table.writeheader()
-        for grade in grades:
-            table.writerow(asdict(grade) | grade.parts | {"notes": "; ".join(grade.notes)})
+def _careful(one: Handed, run: Run) -> Record:
+    """``grade_one``, with any error of the grader's own as a note."""
+    from assignments.tools.session import SandboxError
+
+    try:
+        return grade_one(one, run)
+    except SandboxError:
+        raise
+    except Exception as error:
+        return _ungraded(one, f"{type(error).__name__}: {error}")
+
+
+def _ungraded(one: Handed, why: str) -> Record:
+    note = f"the grader stopped ({why[:200]}): a person has to look at it"
+    return Record(one.set, one.student, one.place, notes=[*one.notes, note])
+
+
+def fingerprint_of(one: Handed, run: Run, code: str) -> str:
+    """A digest of a submission and of everything that its grade depends on."""
+    known = [code, one.set, str(run.factor), json.dumps(one.notes)]
+    return hashlib.sha256("\n".join(known).encode() + (one.data or b"")).hexdigest()
+
+
+def code_digest(source: Path) -> str:
+    """A digest of the sets, the grader and the package."""
+    digest = hashlib.sha256()
+    for folder in (source, ROOT / "assignments", ROOT / "helpers"):
+        for path in sorted(folder.rglob("*")):
+            if path.suffix in (".py", ".ipynb"):
+                digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def grade_all(
-    folder: Path, out: Path, run: Run, *, factor: float = 1.0, source: Path = SOURCE
-) -> list[Grade]:
-    """Grade every submission in a folder, and write ``grades.csv`` after each of them.
+    folder: Path, out: Path, run: Run, roster: Roster | None = None, jobs: int = 1
+) -> Gradebook:
+    """Grade what is new or changed in a folder, and write the gradebook.
 
-    Args:
-        run: how submissions are run; its time limits come from the sets.
-        factor: of the time limits.
+    Raises:
+        SandboxError: student code cannot be run here.
     """
-    submissions, notes = find(folder, set_names(source))
-    for note in notes:
-        print(f"note: {note}")
+    roster = roster or Roster()
+    frames = {name: read_frame(name, run.source) for name in set_names(run.source)}
     out.mkdir(parents=True, exist_ok=True)
+    out.chmod(0o700)
+    book, code, waiting = Gradebook(out, frames, roster), code_digest(run.source), []
+    digests = {}
+    for one in find(folder, frames, roster):
+        key = one.set, one.student
+        digests[key] = fingerprint_of(one, run, code)
+        if one.data is None:
+            book.put(Record(one.set or "?", one.student, one.place, notes=one.notes))
+        elif getattr(book.records.get(key), "digest", "") != digests[key]:
+            waiting.append(one)
+    print(f"{len(digests)} submissions, {len(waiting)} of them new or changed", flush=True)
 
-    # Hide sources, other submissions and results, but no folder that holds what kernels need.
-    needed = (Path(sys.prefix), ROOT / "helpers")
-    for path in (source, ROOT / "assignments", ROOT / "tests" / "assignments", folder, out):
-        if not any(place.is_relative_to(path) for place in needed):
-            run.hidden.append(str(path))
+    for number, record in enumerate(graded(waiting, run, jobs), 1):
+        record.digest = digests[record.set, record.student]
+        book.put(record)
+        rows = book.write_tables()
+        _say(f"{number}/{len(waiting)}", record, frames[record.set])
 
-    grades, grader = [], None
-    for number, submission in enumerate(submissions, 1):
-        if grader is None or grader.name != submission.set:
-            limits = read_set(submission.set, source).metadata["grading"]
-            run.cell_seconds = factor * limits["cell_seconds"]
-            run.total_seconds = factor * limits["total_seconds"]
-            grader = Grader(submission.set, out, run, source)
-        grade = grader.grade(submission)
-        grades.append(grade)
-        write_csv(grades, out / "grades.csv")
-        print(
-            f"{number}/{len(submissions)} {grade.set} {grade.student}: "
-            f"{grade.points:g} of {grade.automatic:g} automatic points, "
-            f"{grade.to_mark} written answers to mark, {grade.seconds:.0f} s",
-            flush=True,
-        )
-        for note in grade.notes:
-            print(f"    {note}", flush=True)
-    return grades
+    rows = book.write_tables()
+    feedback.write_pages(rows, frames, out, RUBRICS)
+    integrity.write_similar(list(book.records.values()), frames, out / "similar.csv")
+    for problem in book.problems:
+        print(f"note: {problem}")
+    return book
 
 
-def arguments() -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m assignments.tools.grade", description=__doc__)
-    add = parser.add_argument
-    add("folder", type=Path, help="with the submissions, for example ada/ps1.ipynb")
-    default = ROOT / "_build" / "grades"
-    add("--out", type=Path, default=default, help="where grades.csv and the feedback go")
-    add("--memory-gb", type=float, default=6.0, help="memory limit of a submission")
-    add("--time-factor", type=float, default=1.0, help="multiplies the sets' time limits")
-    add("--kernel-user", default="", help="as root: run student code as this user")
-    add("--allow-root", action="store_true", help="run student code as root")
-    return parser.parse_args()
+def _say(place: str, record: Record, frame: Frame) -> None:
+    code = [part for part in frame.parts.values() if not part.written]
+    points = sum(part.points for part in code if record.passed.get(part.id))
+    waits = sum(passed is None for passed in record.passed.values())
+    print(
+        f"{place} {record.set} {record.student}: {points:g} of {sum(p.points for p in code):g} "
+        f"automatic points, {waits} answers to mark, {record.seconds:.0f} s",
+        flush=True,
+    )
+    for note in record.notes:
+        print(f"    {note}", flush=True)
+
+
+def graded(waiting: list[Handed], run: Run, jobs: int, work: Callable = _careful) -> Iterator:
+    """Records in the order in which they are done. A worker that dies costs nobody else."""
+    if jobs == 0:  # in this process
+        yield from (work(one, run) for one in waiting)
+        return
+    left = list(waiting)
+    while left:
+        jobs = min(jobs, len(left))
+        context = get_context("spawn")
+        with ProcessPoolExecutor(jobs, mp_context=context) as pool:
+            futures = {pool.submit(work, one, run): one for one in left}
+            try:
+                for future in as_completed(futures):
+                    try:
+                        record = future.result()
+                    except BrokenExecutor:
+                        continue
+                    left.remove(futures[future])
+                    yield record
+            except BaseException:  # no sandbox, or the teacher interrupts: nothing more starts
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+        if left and jobs == 1:
+            # One at a time the first that is left is the one that ended the worker.
+            yield _ungraded(left.pop(0), "its worker ended")
+        jobs = 1
 
 
 def main() -> None:
-    """Refuse what would be unsafe, then grade."""
-    given = arguments()
+    """Read the command line, refuse what cannot work, then grade."""
+    parser = argparse.ArgumentParser(prog="python -m assignments.tools.grade", description=__doc__)
+    add = parser.add_argument
+    add("folder", type=Path, help="with the submissions, for example ada/ps1.ipynb")
+    add("--out", type=Path, default=ROOT / "_build" / "grades", help="where the gradebook is")
+    add("--roster", type=Path, help="students.csv: id, name, section, lms_id")
+    add("--jobs", type=int, default=os.cpu_count() or 1, help="graded at a time")
+    add("--memory-gb", type=float, default=4.0, help="memory limit of a submission")
+    add("--time-factor", type=float, default=1.0, help="multiplies the sets' time limits")
+    add("--allow-weak-sandbox", action="store_true", help="grade where there are no namespaces")
+    given = parser.parse_args()
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # terminals that cannot print a name
     folder, out = given.folder.resolve(), given.out.resolve()
-    root = hasattr(os, "geteuid") and os.geteuid() == 0
-    if root and not (given.allow_root or given.kernel_user):
-        sys.exit(
-            "This is root, and student code is not trusted. Grade as another user, name one with "
-            "--kernel-user, or use --allow-root in a container."
-        )
-    if given.kernel_user and not root:
-        sys.exit("--kernel-user needs root: only root can start a process as another user.")
     if not folder.is_dir():
         sys.exit(f"There is no folder {given.folder}: name the one with the submissions.")
     if out.is_relative_to(folder):
         sys.exit(f"{given.out} is inside the folder of submissions: choose another --out.")
-    run = Run(memory_bytes=int(given.memory_gb * 2**30), user=given.kernel_user)
-    grades = grade_all(folder, out, run, factor=given.time_factor)
-    feedback = f"feedback in {given.out}/*/feedback"
-    print(f"{len(grades)} submissions graded: {given.out / 'grades.csv'}; {feedback}")
+    from assignments.tools.session import SandboxError
+
+    isolation = "weak" if given.allow_weak_sandbox else "best"
+    run = Run(given.memory_gb, isolation, given.time_factor)
+    try:
+        roster = Roster.read(given.roster) if given.roster else Roster()
+        book = grade_all(folder, out, run, roster, given.jobs)
+    except (SandboxError, ValueError, OSError) as error:
+        sys.exit(f"Nothing was graded, or no more: {error}")
+    print(f"{len(book.records)} submissions in {given.out / 'grades.csv'}; feedback beside it")
 
 
 if __name__ == "__main__":

@@ -2,56 +2,230 @@
 
 from __future__ import annotations
 
+import io
+import os
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+import time
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
+from zipfile import BadZipFile, ZipFile
 
-MAX_BYTES = 20_000_000
+from assignments.tools.frame import Frame
+from assignments.tools.reading import MAX_BYTES, text_of
+from assignments.tools.roster import Roster, folded
+
+NOTEBOOK = re.compile(r"(\.ipynb)(\.(txt|json|md|bin))?( \(\d+\))?$|\.json$", re.IGNORECASE)
+IGNORED = re.compile(
+    r"checks\.py|.*_attempt_[\d-]+\.txt|thumbs\.db|desktop\.ini|timestamp\.txt|__MACOSX|__pycache__|.*\.pyc",
+    re.IGNORECASE,
+)
+# How the exports of learning platforms name a file or folder.
+LMS = [
+    re.compile(r"(?P<name>.+?)_(?P<id>\d+)_assignsubmission_(?:file|onlinetext)_?(?P<rest>.*)"),
+    re.compile(r"(?P<name>[^\W_A-Z]+)_(?:LATE_)?(?P<id>\d+)_\d+_(?P<rest>.+)"),  # Canvas
+    re.compile(r"(?P<rest1>.+)_(?P<id>[^_]+)_attempt_[\d-]+(?:_(?P<rest>.+))?"),  # Blackboard
+    re.compile(r"(?P<id>[^+]+)\+(?P<rest>[^+]+)\+[^+]+(?:\+.*)?"),  # nbgrader's exchange
+]
+NOISE = re.compile(
+    r"(v?\d+|draft|final(ly)?|copy|kopie|version|new|old|fixed|late|submission|submitted|homework|hw"
+    r"|solutions?|answers?|problem|set|assignment|notebook|untitled|checkpoint|my|the|last|of|done"
+    r"|corrected|export|ipynb)",
+    re.IGNORECASE,
+)
+GROUP = re.compile(
+    r"(section|sec|group|class|lab|tutorial|course|submissions?|submitted|handed.?in|inbox|week"
+    r"|export|download|all)[\W_]*\w{0,3}",
+    re.IGNORECASE,
+)
 
 
-@dataclass(frozen=True)
-class Submission:
-    """One file of one student, read into memory: code that runs later cannot change it."""
+@dataclass
+class Handed:
+    """One file of one student; ``set`` is "" if nothing tells which set it is.
+
+    Attributes:
+        place: its path below the folder of submissions, as text.
+        data: its bytes; None for something that is no file of a student.
+    """
 
     student: str
     set: str
-    text: str
+    place: str
+    data: bytes | None
+    when: float = 0.0
+    notes: list[str] = field(default_factory=list)
 
 
-def find(folder: Path, sets: Sequence[str]) -> tuple[list[Submission], list[str]]:
-    """Every submission in a folder, by set and student, and notes on what was left out.
+@dataclass
+class _File:
+    parts: tuple[str, ...]
+    data: bytes | None
+    when: float
+    note: str = ""
 
-    ``ada/ps1.ipynb``, ``ada/ps1/ps1.ipynb``, ``ada-ps1.ipynb`` and ``ps1/ada.ipynb`` are all found.
-    Of several files of one student for one set the newest counts. Links are not followed.
+
+def find(folder: Path, frames: dict[str, Frame], roster: Roster) -> list[Handed]:
+    """Every student's file for every set, the newest of several; files that are none of these too.
+
+    Every file below the folder is in the result or named in the notes of one that is, but for
+    hidden files and handed-out ones.
     """
-    longest_first = sorted(sets, key=len, reverse=True)
-    set_name = re.compile(rf"({'|'.join(map(re.escape, longest_first))})(?![0-9])", re.IGNORECASE)
-    found: dict[tuple[str, str], Submission] = {}
-    notes = []
-    # Oldest first, so that a newer file replaces an older one.
-    for path in sorted(folder.rglob("*.ipynb"), key=lambda path: (path.lstat().st_mtime, path)):
-        place = path.relative_to(folder)
-        parts = place.with_suffix("").parts
-        if any(part.startswith(".") for part in parts):
-            continue  # .ipynb_checkpoints
-        folders = [folder / parent for parent in place.parents[:-1]]
-        if path.is_symlink() or any(parent.is_symlink() for parent in folders):
-            notes.append(f"{place}: a link, left out")
+    longest_first = sorted(frames, key=len, reverse=True)
+    names = re.compile(rf"({'|'.join(map(re.escape, longest_first))})(?![0-9])", re.IGNORECASE)
+    files = sorted(_files(folder), key=lambda file: (file.when, file.parts))
+    shared = _shared_folders(files, names)
+    found: dict[tuple[str, str], Handed] = {}
+    others: list[Handed] = []
+    for file in files:
+        notebook = bool(NOTEBOOK.search(file.parts[-1])) and file.data is not None
+        set_name = _set_of(file, names, frames if notebook else {})
+        student, note = _student_of(file.parts, names, roster, shared)
+        notes = [one for one in (note, file.note) if one]
+        one = Handed(student, set_name, "/".join(file.parts), file.data, file.when, notes)
+        if not notebook or not set_name:
+            others.append(one)
             continue
-        if path.stat().st_size > MAX_BYTES:
-            notes.append(f"{place}: larger than {MAX_BYTES // 10**6} MB, left out")
-            continue
-        # The set is named by the file or, failing that, by the nearest folder that names one.
-        names = [match[1].lower() for part in reversed(parts) if (match := set_name.search(part))]
-        if not names:
-            notes.append(f"{place}: no set in its name, left out; call it {sets[0]}.ipynb")
-            continue
-        # The student is what is left of the path without the set.
-        people = [set_name.sub("", part).strip(" -_.()") for part in parts]
-        people = [re.sub(r"[^\w.@-]", "_", person) for person in people if person] or ["unnamed"]
-        if (names[0], people[0]) in found:
-            notes.append(f"{people[0]} handed in {names[0]} more than once; the newest counts")
-        text = path.read_bytes().decode("utf-8", "replace")
-        found[names[0], people[0]] = Submission(people[0], names[0], text)
-    return [found[key] for key in sorted(found)], notes
+        if older := found.get((student, set_name)):
+            one.notes.append(f"handed in more than once; {one.place} counts, not {older.place}")
+        found[student, set_name] = one
+    for one in others:
+        theirs = [key for key in found if key[0] == one.student and one.set in ("", key[1])]
+        if theirs and not one.notes:
+            found[theirs[0]].notes.append(f"also handed in, and not read: {one.place}")
+        else:
+            one.notes.append("no notebook of a set: a person has to look at it")
+            one.data = None
+            others_key = (one.student, one.set or "?")
+            if others_key in found:
+                found[others_key].notes.append(f"also handed in, and not read: {one.place}")
+            else:
+                found[others_key] = one
+    return [found[key] for key in sorted(found)]
+
+
+def _files(folder: Path) -> Iterator[_File]:
+    """Every file, also in zip files; links are named and not followed."""
+    for place, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not _hidden(name))
+        here = Path(place)
+        for name in sorted([*names, *(one for one in folders if (here / one).is_symlink())]):
+            path = here / name
+            if _hidden(name):
+                continue
+            parts = tuple(_clean(part) for part in path.relative_to(folder).parts)
+            try:
+                if path.is_symlink() or not path.is_file():
+                    yield _File(parts, None, 0.0, "a link or no file: left out")
+                    continue
+                when, size = path.stat().st_mtime, path.stat().st_size
+                if size > MAX_BYTES:
+                    yield _File(parts, None, when, f"larger than {MAX_BYTES >> 20} MB: left out")
+                    continue
+                data = path.read_bytes()
+            except OSError as error:
+                yield _File(parts, None, 0.0, f"cannot be read ({error.strerror})")
+                continue
+            if name.lower().endswith(".zip"):
+                yield from _unzipped(parts, data, when)
+            else:
+                yield _File(parts, data, when)
+
+
+def _unzipped(parts: tuple[str, ...], data: bytes, when: float) -> Iterator[_File]:
+    try:
+        with ZipFile(io.BytesIO(data)) as archive:
+            entries = [one for one in archive.infolist() if not one.is_dir()]
+            if sum(one.file_size for one in entries) > MAX_BYTES or len(entries) > 10_000:
+                yield _File(parts, None, when, "unpacks to too much: left out")
+                return
+            for entry in entries:
+                inner = tuple(part for part in re.split(r"[/\\]", entry.filename) if part)
+                if any(_hidden(part) or part == ".." for part in inner):
+                    continue
+                stamp = time.mktime((*entry.date_time, 0, 0, -1))
+                whole = (*parts[:-1], parts[-1][:-4], *map(_clean, inner))
+                yield _File(whole, archive.read(entry), stamp)
+    except (BadZipFile, OSError, ValueError, RuntimeError, NotImplementedError) as error:
+        yield _File(parts, None, when, f"cannot be unpacked ({error})")
+
+
+def _hidden(name: str) -> bool:
+    return name.startswith(".") or bool(IGNORED.fullmatch(name))
+
+
+def _clean(name: str) -> str:
+    """A name as text that every file and terminal can hold."""
+    return unicodedata.normalize("NFC", name.encode("utf-8", "replace").decode("utf-8"))
+
+
+def _stem(parts: tuple[str, ...]) -> list[str]:
+    """Parts of a path, the file's without what makes it a notebook."""
+    last = NOTEBOOK.sub("", parts[-1])
+    return [*parts[:-1], last if last != parts[-1] else parts[-1].rpartition(".")[0] or last]
+
+
+def _set_of(file: _File, names: re.Pattern, frames: dict[str, Frame]) -> str:
+    """The set that the file, the nearest folder, or the content names."""
+    for part in reversed(_stem(file.parts)):
+        if match := names.search(part):
+            return match[1].lower()
+    if not frames:
+        return ""
+    text, _ = text_of(file.data)
+    votes = {}
+    for name, frame in frames.items():
+        wanted = [one for part in frame.parts.values() for one in part.names]
+        votes[name] = sum(text.count(one) > 0 for one in wanted)
+    best = max(votes.values())
+    winners = [name for name in votes if votes[name] == best]
+    return winners[0] if best and len(winners) == 1 else ""
+
+
+def _rest(part: str, names: re.Pattern) -> str:
+    """What a name says besides the set and words such as "final"."""
+    rest = names.sub(" ", part).strip(" -_.()+")
+    words = [word for word in re.split(r"[\s_\-().+]+", rest) if word]
+    return "" if all(NOISE.fullmatch(word) for word in words) else rest
+
+
+def _shared_folders(files: list[_File], names: re.Pattern) -> set[tuple[str, ...]]:
+    """Folders that hold files of several people, by the files' names."""
+    people: dict[tuple[str, ...], set[str]] = {}
+    for file in files:
+        if NOTEBOOK.search(file.parts[-1]):
+            rest, above = _rest(_stem(file.parts)[-1], names), " ".join(file.parts[:-1])
+            if rest and folded(rest) not in folded(above):
+                people.setdefault(file.parts[:-1], set()).add(folded(rest))
+    return {folder for folder, rests in people.items() if len(rests) > 1}
+
+
+def _owner(parts: tuple[str, ...], names: re.Pattern) -> list[str]:
+    """Folders above a file that may be a person's, the nearest first."""
+    rests = [_rest(part, names) for part in reversed(parts[:-1]) if not GROUP.fullmatch(part)]
+    return [rest for rest in rests if rest]
+
+
+def _student_of(
+    parts: tuple[str, ...], names: re.Pattern, roster: Roster, shared: set
+) -> tuple[str, str]:
+    """The student's id and a note if that is uncertain."""
+    for part in reversed(_stem(parts)):
+        for pattern in LMS:
+            if match := pattern.fullmatch(part):
+                name = match.groupdict().get("name") or ""
+                told = [match["id"], name]
+                if person := roster.find(told):
+                    return person, ""
+                return "_".join(one for one in (name, match["id"]) if one), roster.unknown
+    above = _owner(parts, names)
+    rest = _rest(_stem(parts)[-1], names)
+    candidates = [*above[:1], rest, *above[1:]]
+    if parts[:-1] in shared:
+        candidates = [rest, *above]
+    candidates = [one for one in candidates if one]
+    for one in candidates:
+        if person := roster.find([one]):
+            return person, ""
+    return (candidates or ["/".join(parts[:-1]) or "unnamed"])[0], roster.unknown

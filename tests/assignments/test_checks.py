@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-from types import ModuleType
+from functools import cache, partial, wraps
 
 import pytest
 import torch
 
 from assignments.checks import near, own_work, shaped, untouched
+from helpers.activation_scaling import objective
 from helpers.activation_scaling.objective import effectiveness as renamed
 
 pytestmark = pytest.mark.unit
@@ -24,7 +24,7 @@ def zero(h, hook):
     "value, shape, message",
     [
         (torch.zeros(12, 768), (768,), r"gap: shape \(12, 768\), expected \(768,\)"),
-        ([1.0], (1,), "got list, expected a torch.Tensor"),
+        ([1.0], (1,), "expected a torch.Tensor, got list"),
         (torch.tensor([float("nan")]), (1,), "not finite"),
     ],
 )
@@ -40,6 +40,8 @@ def test_a_wrong_shape_is_named(value, shape: tuple[int, ...], message: str) -> 
         (torch.tensor([1.0]), [-1.0], r"the sign \(largest difference 2\)"),
         (1.0, [1.0, 1.0], r"expected \(2,\)"),
         (float("nan"), 0.0, "the sign"),
+        (None, 0.0, "no number: NoneType"),
+        ("1.0", 1.0, "no number: str"),
     ],
 )
 def test_a_wrong_value_gets_its_message_and_how_far_it_is_off(value, expected, message) -> None:
@@ -79,26 +81,56 @@ def helper_of_mine(*logits):
     return renamed(*logits)
 
 
+class Callable:
+    def __call__(self, *logits):
+        return renamed(*logits)
+
+
+@wraps(helper_of_mine)
+def wrapped(*logits):
+    return helper_of_mine(*logits)
+
+
+def imports_inside(*logits):
+    from helpers.activation_scaling.objective import effectiveness
+
+    return effectiveness(*logits)
+
+
+def closure(function):
+    return lambda *logits: function(*logits)
+
+
 @pytest.mark.parametrize(
     "answer",
     [
+        renamed,
         lambda *x: renamed(*x),
         lambda *x: helper_of_mine(*x),
         lambda *x: [renamed(*x) for _ in range(2)],
+        lambda *x: objective.effectiveness(*x),
+        cache(helper_of_mine),
+        partial(renamed, None),
+        partial(helper_of_mine, None),
+        wrapped,
+        Callable(),
+        Callable().__call__,
+        imports_inside,
+        closure(renamed),
     ],
 )
 def test_a_helper_that_is_called_is_found_under_any_name(answer) -> None:
-    own_work(lambda logits: logits.mean(), "effectiveness")
     with pytest.raises(AssertionError, match="effectiveness"):
         own_work(answer, "effectiveness")
 
 
-def test_grading_puts_the_course_s_own_functions_in_front_of_a_check(monkeypatch) -> None:
-    fresh = pytest.importorskip("assignments.tools.execute").FRESH
-    altered = ModuleType("checks")
-    monkeypatch.setitem(sys.modules, "checks", altered)
-    space = {"near": print}
-    exec(fresh, space)
-    for function in (space["near"], altered.near):
-        with pytest.raises(AssertionError, match="the sign"):
-            function(1.0, -1.0, "the sign")
+def test_a_function_of_one_s_own_may_have_the_name_of_a_helper() -> None:
+    def effectiveness(*logits):
+        return sum(logits)
+
+    def answer(logits):
+        faithfulness = effectiveness(logits)
+        return faithfulness
+
+    for function in (answer, effectiveness, cache(answer), lambda logits: logits.mean()):
+        own_work(function, "effectiveness", "faithfulness")

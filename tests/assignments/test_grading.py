@@ -1,284 +1,210 @@
-"""Grading with nbgrader: no submission can stop it, or get points that it should not.
+"""Grading a class: tricks earn nothing, forms lose nothing, and nobody stops the others.
 
-One class hands in a toy set whose part n asks for a function that multiplies by n. A student can
-misbehave in each of its six parts, in a different way.
+One class hands in a toy set (``class_of_toys``); it is graded once, in real sandboxes.
 """
 
 from __future__ import annotations
 
 import csv
-import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-import nbformat
+import psutil
 import pytest
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
-
-pytest.importorskip(
-    "nbgrader", reason="grading needs the extra: pip install -c constraints.txt -e '.[grading]'"
+import toy
+from class_of_toys import (
+    BAD,
+    FORMS,
+    REACH,
+    TRICKS,
+    UNREADABLE,
+    WRITTEN_FORMS,
+    ends_its_worker,
+    write,
+    write_class,
 )
 
-from assignments.tools.grade import Grade, grade_all
-from assignments.tools.kernel import Run
-from assignments.tools.release import release
-from assignments.tools.sources import ROOT, marks, read_set, secret_lines, set_names
+pytest.importorskip("psutil", reason="grading needs the extra: pip install -e '.[grading]'")
 
-pytestmark = pytest.mark.integration
+from assignments.tools import worker
+from assignments.tools.frame import read_frame
+from assignments.tools.grade import Run, grade_all
+from assignments.tools.grade import graded as records_of
+from assignments.tools.gradebook import Row, slug
+from assignments.tools.session import SandboxError
+from assignments.tools.sources import ROOT
+from assignments.tools.submissions import Handed
+from assignments.tools.worker import reference
 
-PARTS = range(1, 7)
-RIGHT = {f"part{n}": f"def times{n}(x):\n    return {n} * x" for n in PARTS}
-RIGHT["written7"] = "I thought about it."
-DEAF = """while True:
-        try:
-            while True:
-                pass
-        except BaseException:
-            pass"""
-# By student and part: what the function does, and what the notes say of it.
-BAD = {
-    "breaker": {
-        1: ("while True:\n        pass", "took more than 4 seconds"),
-        2: (DEAF, "did not stop when it was interrupted"),
-        3: ("hoard = []\n    while True:\n        hoard.append(bytearray(10**8))", "emory"),
-        4: ("import os\n    os._exit(1)", "ended the kernel"),
-        5: ("import ctypes\n    return ctypes.string_at(0)", "ended the kernel"),
-        6: ("pass\nimport os\nos._exit(3)", "part6: this cell ended the kernel"),
-    },
-    "mischief": {
-        1: ("raise SystemExit", ""),
-        2: ("import shutil\n    shutil.rmtree(OUT, ignore_errors=False)", "not allowed"),
-        3: ("open(SOURCE).read()\n    return 3 * x", "not allowed"),
-        4: ("import subprocess\n    subprocess.run(['true'])\n    return 4 * x", "not allowed"),
-        5: ("for i in range(20_000):\n        print('x' * 500)", ""),
-        6: ("get_ipython().displayhook(1000)\n    raise ValueError", ""),
-    },
-    "silent": {
-        1: ("return 2", ""),  # typed in: right for the visible check
-        2: ("get_ipython().showtraceback = print\n    return 5", ""),
-        6: ("globals()['print'] = len\n    return 6 * x", "did not run to its end"),
-    },
-}
+pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("grading")]
 
 
-def marked(cell, grade_id: str, **more):
-    """A cell with nbgrader's metadata."""
-    metadata = {"schema_version": 3, "grade_id": grade_id, "task": False}
-    for key in ("grade", "solution", "locked"):
-        metadata[key] = False
-    cell.metadata["nbgrader"] = metadata | more
-    return cell
+FILES = "bom utf16 latin crlf txt upper zipped no-set heavy version3".split()
+
+
+class Graded:
+    """The graded class: rows by student, and the folder of results."""
+
+    def __init__(self, folder: Path) -> None:
+        self.source = toy.write_source(folder / "source")
+        self.version = toy.student_version(self.source)
+        self.handed_in, self.out = folder / "in", folder / "out"
+        places = {"SOURCE": self.source / "toy" / "toy.ipynb", "OUT": self.out}
+        write_class(self.handed_in, self.version, places)
+        self.run = Run(memory_gb=2.5, source=self.source)
+        self.grade()
+
+    def grade(self) -> None:
+        self.book = grade_all(self.handed_in, self.out, self.run, jobs=0)
+        self.rows: dict[str, Row] = {row.record.student: row for row in self.book.rows()}
+
+    def page(self, student: str) -> str:
+        path = self.out / "feedback" / "toy" / f"{slug(student)}.html"
+        return path.read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the toy set's source."""
-    cells = [new_markdown_cell("# Toy"), marked(new_code_cell("import math"), "setup", locked=True)]
-    for n in PARTS:
-        answer = (
-            f"def times{n}(x):\n    ### BEGIN SOLUTION\n    return {n} * x\n    ### END SOLUTION"
-        )
-        check = (
-            f"assert times{n}(2) == {2 * n}, '{n} times 2'\n### BEGIN HIDDEN TESTS\n"
-            f"assert times{n}(-7.5) == {-7.5 * n}, '{n} times another'\n### END HIDDEN TESTS"
-        )
-        cells.append(marked(new_code_cell(answer), f"part{n}", solution=True))
-        options = {"grade": True, "locked": True, "points": 1}
-        cells.append(marked(new_code_cell(check), f"part{n}-check", **options))
-    written = {"grade": True, "solution": True, "points": 5}
-    cells.append(marked(new_markdown_cell("Because."), "written7", **written))
-    metadata = {
-        "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
-        "grading": {"cell_seconds": 4, "total_seconds": 90},
-    }
-    path = tmp_path_factory.mktemp("source") / "toy" / "toy.ipynb"
-    path.parent.mkdir()
-    nbformat.write(new_notebook(cells=cells, metadata=metadata), path)
-    return path.parents[1]
+def graded(tmp_path_factory: pytest.TempPathFactory) -> Graded:
+    return Graded(tmp_path_factory.mktemp("class"))
 
 
-@pytest.fixture(scope="module")
-def toy(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The student version of the toy set."""
-    (path,) = release(tmp_path_factory.mktemp("toy") / "released", source)
-    return path
+def points(row: Row) -> list[float | None]:
+    return [row.parts[f"part{n}"] for n in toy.PARTS]
 
 
-@pytest.fixture(scope="module")
-def releases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The student versions of the course's sets, by name."""
-    return {path.stem: path for path in release(tmp_path_factory.mktemp("sets") / "released")}
+@pytest.mark.parametrize("student", TRICKS)
+def test_a_trick_earns_nothing_and_costs_nobody_else(graded: Graded, student: str) -> None:
+    row = graded.rows[student]
+    assert points(row)[0] == 0, row
+    assert row.record.reasons["part1"]
 
 
-def hand_in(folder: Path, student_version: Path, student: str, answers: dict[str, str], change=len):
-    """Write a student's file: the student version with answers and any other change."""
-    notebook = nbformat.read(student_version, as_version=4)
-    for cell in notebook.cells:
-        cell.source = answers.get(marks(cell).get("grade_id"), cell.source)
-    change(notebook)
-    path = folder / student / student_version.name
-    path.parent.mkdir(parents=True)
-    nbformat.write(notebook, path)
-
-
-def meddle(notebook) -> None:
-    """Make checks pass and worth more, and hand in an answer twice."""
-    for cell in notebook.cells:
-        if marks(cell).get("grade") and cell.cell_type == "code":
-            cell.source, cell.metadata.nbgrader["points"] = "pass", 100
-    answer = notebook.cells[2]
-    notebook.cells.append(new_code_cell(answer.source, metadata=answer.metadata))
-
-
-def untidy(notebook) -> None:
-    """Delete a check, and add a cell that an answer needs."""
-    notebook.cells.pop(3)
-    notebook.cells.insert(2, new_code_cell("def own(x):\n    return x"))
-
-
-@pytest.fixture(scope="module")
-def graded(source: Path, toy: Path, tmp_path_factory) -> tuple[dict[str, Grade], Path]:
-    """Grades by student, and the folder of results."""
-    folder = tmp_path_factory.mktemp("class")
-    here, out = folder / "in", folder / "out"
-    places = {"OUT": repr(str(out)), "SOURCE": repr(str(source / "toy" / "toy.ipynb"))}
-    for student, bodies in BAD.items():
-        answers = dict(RIGHT)
-        for n, (body, _) in bodies.items():
-            for name, place in places.items():
-                body = body.replace(name, place)
-            answers[f"part{n}"] = f"def times{n}(x):\n    {body}"
-        hand_in(here, toy, student, answers)
-    hand_in(here, toy, "meddler", {"part1": "def times1(x):\n    return 0"}, meddle)
-    hand_in(here, toy, "untidy", RIGHT | {"part1": "def times1(x):\n    return own(x)"}, untidy)
-    hand_in(here, toy, "zoe", RIGHT)  # after all the others
-    (here / "broken").mkdir()
-    (here / "broken" / "toy.ipynb").write_text("{ this is no notebook", encoding="utf-8")
-    grades = grade_all(here, out, Run(memory_bytes=2**30), source=source)
-    return {grade.student: grade for grade in grades}, out
+@pytest.mark.parametrize("student", REACH)
+def test_the_sandbox_holds_and_an_answer_that_looks_round_is_still_right(graded, student) -> None:
+    row = graded.rows[f"reach-{student}"]
+    assert points(row) == [2, 2, 2, 2], (row.record.reasons, row.record.notes)
 
 
 @pytest.mark.parametrize("student", BAD)
-def test_bad_code_loses_its_part_and_the_rest_is_graded(graded, student: str) -> None:
-    grade = graded[0][student]
-    expected = {f"part{n}-check": float(n not in BAD[student]) for n in PARTS}
-    assert grade.parts == expected | {"written7": None}, grade.notes
-    for n, (_, note) in BAD[student].items():
-        assert not note or any(f"part{n}" in said and note in said for said in grade.notes)
+def test_bad_code_loses_its_part_and_the_rest_is_graded(graded: Graded, student: str) -> None:
+    row, (_, said) = graded.rows[student], BAD[student]
+    assert points(row)[1:] == [2, 2, 2], row.record.notes
+    assert points(row)[0] == (0 if said else 2), row.record
+    assert said in " ".join([*row.record.reasons.values(), *row.record.notes])
 
 
-def test_right_answers_get_all_points_whoever_came_before(graded) -> None:
-    for student in ("untidy", "zoe"):
-        grade = graded[0][student]
-        points = (grade.points, grade.automatic, grade.total, grade.to_mark)
-        assert points == (6, 6, 11, 1), grade.notes
+@pytest.mark.parametrize("student", [change.__name__ for change in FORMS + WRITTEN_FORMS])
+def test_a_right_answer_keeps_its_points_whatever_its_form(graded: Graded, student: str) -> None:
+    row = graded.rows[student]
+    assert points(row) == [2, 2, 2, 2], (row.record.reasons, row.record.notes)
+    assert row.parts["written5"] is None and row.record.answers["written5"]["text"]
 
 
-def test_a_broken_file_gets_nothing(graded) -> None:
-    grade = graded[0]["broken"]
-    assert (grade.points, grade.to_mark) == (0, 0) and "cannot be read" in grade.notes[0]
+@pytest.mark.parametrize("student", FILES)
+def test_a_file_is_read_whatever_wrote_it(graded: Graded, student: str) -> None:
+    row = graded.rows[student]
+    assert points(row) == [2, 2, 2, 2], (row.record.reasons, row.record.notes)
 
 
-def test_changed_checks_and_points_count_as_they_were(graded) -> None:
-    grade, notes = graded[0]["meddler"], " ".join(graded[0]["meddler"].notes)
-    assert (grade.points, grade.automatic) == (0, 6)
-    assert "part1-check was changed" in notes and "part1 is there twice" in notes
+@pytest.mark.parametrize("student", [*UNREADABLE, "link", "only-pdf"])
+def test_what_cannot_be_read_has_a_row_and_goes_to_a_person(graded: Graded, student: str) -> None:
+    row = graded.rows[student]
+    assert "a person has to look" in " ".join(row.record.notes)
+    assert not row.record.passed or set(row.record.passed.values()) == {None}
 
 
-def feedback(graded, student: str) -> str:
-    path = graded[1] / "toy" / "feedback" / student / "toy" / "toy.html"
-    return path.read_text(encoding="utf-8")
+def test_an_untouched_set_gets_nothing_and_says_so(graded: Graded) -> None:
+    row = graded.rows["stub"]
+    assert row.points == 0 and row.to_mark == 0
+    assert set(row.record.reasons.values()) == {"no answer was found"}
 
 
-def test_there_is_a_table_and_feedback_for_everybody_without_hidden_tests(graded) -> None:
-    with (graded[1] / "grades.csv").open(encoding="utf-8") as file:
-        assert {row["student"] for row in csv.DictReader(file)} == set(graded[0])
-    for student in graded[0]:
-        page = feedback(graded, student)
-        assert "3 times 2" in page and "-7.5" not in page and "-22.5" not in page, student
-    assert "took more than 4 seconds" in feedback(graded, "breaker")
-    assert "not allowed while this notebook is graded" in feedback(graded, "mischief")
-    assert "did not run to its end" in feedback(graded, "silent")
+def test_every_process_of_every_student_has_ended(graded: Graded) -> None:
+    left = [
+        one for one in psutil.process_iter(["cmdline"]) if one.info["cmdline"] == ["sleep", "5817"]
+    ]
+    assert not left
 
 
-def test_feedback_made_by_nbgrader_s_own_command_has_no_hidden_tests_either(graded) -> None:
-    course = graded[1] / "toy"
-    (course / "feedback" / "zoe" / "toy" / "toy.html").unlink()
-    command = "-m nbgrader generate_feedback toy --student zoe --force".split()
-    subprocess.run([sys.executable, *command], cwd=course, check=True, capture_output=True)
-    page = feedback(graded, "zoe")
-    assert "3 times 2" in page and "-7.5" not in page and "-22.5" not in page
+def test_hidden_inputs_are_told_to_nobody(graded: Graded) -> None:
+    shown = [str(toy.HIDDEN), "12345", "other numbers (", f"shape ({12345 % 97 + 3}"]
+    for student in graded.rows:
+        if student not in ("link", "only-pdf"):
+            page = graded.page(student)
+            assert not any(one in page for one in shown), student
+    assert "ValueError: inputs [2.0, 1.0]" in graded.page("tells-inputs"), "the visible check's are"
 
 
-def grade_command(*arguments: object) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "assignments.tools.grade", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+def test_the_table_has_everybody_and_says_what_waits(graded: Graded) -> None:
+    with (graded.out / "grades.csv").open(encoding="utf-8") as file:
+        rows = {row["student"]: row for row in csv.DictReader(file)}
+    assert set(rows) == set(graded.rows) and rows["zoë"]["written5"] == "to mark"
+    assert "gc" in rows["finds-hooks"]["suspicious"] and not rows["zoë"]["suspicious"]
 
 
-@pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="needs root")
-def test_grading_refuses_to_run_as_root_unless_allowed(tmp_path: Path) -> None:
-    result = grade_command(tmp_path)
-    assert result.returncode == 1 and "not trusted" in result.stderr
-
-
-def test_a_kernel_that_runs_as_another_user_cannot_reach_the_grader_natively(
-    source: Path, toy: Path, tmp_path: Path
+def test_unchanged_work_is_not_graded_again_and_one_late_file_keeps_the_rest(
+    graded: Graded, capsys: pytest.CaptureFixture
 ) -> None:
-    """Native code gets around the refusals; the operating system still says no."""
-    try:
-        subprocess.run([sys.executable, "-c", ""], user="nobody", check=True)
-    except (OSError, subprocess.CalledProcessError):
-        pytest.skip("needs root, and a Python that the user nobody can run")
-    source.chmod(0o700)
-    out = tmp_path / "out"
-    secret, database = source / "toy" / "toy.ipynb", out / "toy" / "gradebook.db"
-    reach = (
-        "import ctypes\nlibrary = ctypes.CDLL(None)\n"
-        f"print(library.open({os.fsencode(secret)!r}, 0),"
-        f" library.unlink({os.fsencode(database)!r}))\n"
-    )
-    hand_in(tmp_path / "in", toy, "eve", RIGHT | {"part1": reach + RIGHT["part1"]})
-    (grade,) = grade_all(
-        tmp_path / "in", out, Run(memory_bytes=2**30, user="nobody"), source=source
-    )
-    notebook = out / "toy" / "autograded" / "eve" / "toy" / "toy.ipynb"
-    assert "-1 -1" in notebook.read_text(encoding="utf-8") and grade.points == 6
+    graded.grade()
+    assert ", 0 of them new or changed" in capsys.readouterr().out
+    before = dict(graded.rows)
+    write(graded.handed_in, "tardy", toy.answered(graded.version, {1: "def times1(x): return 0"}))
+    graded.grade()
+    assert ", 1 of them new or changed" in capsys.readouterr().out
+    assert set(graded.rows) == {*before, "tardy"} and points(graded.rows["tardy"]) == [
+        0,
+        2,
+        2,
+        2,
+    ]
 
 
-def test_the_student_versions_hold_no_line_of_a_solution_or_hidden_test(releases) -> None:
-    assert sorted(releases) == set_names()
-    for name, path in releases.items():
-        lines, secret = set(), secret_lines(read_set(name))
-        for cell in nbformat.read(path, as_version=4).cells:
-            lines.update(line.strip() for line in cell.source.splitlines())
-        assert len(secret) > 40 and not secret & lines
-        assert not any("HIDDEN TESTS" in line or "END SOLUTION" in line for line in lines)
-        assert sorted(file.name for file in path.parent.iterdir()) == ["checks.py", path.name]
+def test_where_student_code_cannot_run_the_grading_stops_with_a_reason(graded, tmp_path) -> None:
+    """A set that is out of order is not a class of zeros."""
+    source = tmp_path / "source"
+    shutil.copytree(graded.source, source)
+    notebook = source / "toy" / "toy.ipynb"
+    for old, new, reason in [
+        ("return [3 * one", "return [2 * one", "the reference answer of toy, part3, fails"),
+        ("near(times2(", "(lambda *a: 0)((", "an empty answer passes toy, part2"),
+        ("from helpers.results", "from helpers.nothing", "cannot be set up: ModuleNotFoundError"),
+    ]:
+        text = notebook.read_text(encoding="utf-8")
+        assert old in text
+        notebook.write_text(text.replace(old, new), encoding="utf-8")
+        with pytest.raises(SandboxError, match=reason):
+            grade_all(graded.handed_in, tmp_path / reason[:5], Run(2.5, source=source), jobs=0)
+        assert not list((tmp_path / reason[:5]).glob("records/toy/z*"))
+        notebook.write_text(text, encoding="utf-8")
+        worker._courts.clear()
 
 
-def test_a_set_is_graded_end_to_end_and_altered_checks_do_not_count(releases, tmp_path) -> None:
-    """By the command line, on the embedded model: four right answers and a wrong one."""
-    alter = """import checks
-for function in checks.__all__:
-    setattr(checks, function, lambda *arguments, **options: None)
-near = own_work = shaped = print
-open(checks.__file__, "w").write("near = own_work = shaped = print")"""
-    solutions = [cell for cell in read_set("ps3").cells if marks(cell).get("solution")]
-    answers = {marks(cell).grade_id: cell.source for cell in solutions}
-    answers["part3"] = "def feature_vector(model, layer, head, m):\n    return torch.zeros(32)"
-    hand_in(
-        tmp_path / "in",
-        releases["ps3"],
-        "ada",
-        answers,
-        lambda notebook: notebook.cells.insert(2, new_code_cell(alter)),
-    )
-    options = ("--out", tmp_path / "out", "--allow-root", "--time-factor", 4)
-    result = grade_command(tmp_path / "in", *options)
-    assert result.returncode == 0, result.stderr
+def test_a_worker_that_ends_costs_nobody_else() -> None:
+    class_ = [Handed(student, "toy", "", b"") for student in ("ada", "bob", "eve", "zoe")]
+    done = {one.student: one for one in records_of(class_, Run(), 2, ends_its_worker)}
+    assert set(done) == {"ada", "bob", "eve", "zoe"}
+    said = {student for student, one in done.items() if "a person has to look" in str(one.notes)}
+    assert said == {"bob"}
+
+
+def test_a_set_is_graded_by_the_command_with_a_roster(tmp_path: Path) -> None:
+    """On the embedded model: four right answers and a wrong one."""
+    cells = []
+    for cell in reference(read_frame("ps3")):
+        source = cell.source.replace("attention.W_O[head]", "attention.W_O[0]")
+        marks = {"nbgrader": {"grade_id": cell.grade_id}}
+        cells.append({"cell_type": cell.kind, "metadata": marks, "source": source})
+    write(tmp_path / "in", "Ada Lovelace", {"cells": cells}, "ps3.ipynb")
+    roster = tmp_path / "students.csv"
+    roster.write_text("id,name\nada,Ada Lovelace\neve,Eve\n", encoding="utf-8")
+    command = [sys.executable, "-m", "assignments.tools.grade", tmp_path / "in", "--jobs", "1"]
+    command += ["--out", tmp_path / "out", "--roster", roster, "--time-factor", "4"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
     with (tmp_path / "out" / "grades.csv").open(encoding="utf-8") as file:
-        (row,) = csv.DictReader(file)
-    points = [float(row[f"part{n}-check"]) for n in range(1, 6)]
-    assert points == [4, 4, 0, 5, 3] and row["to_mark"] == "2"
-    assert row["notes"].startswith("a cell of the student: PermissionError not allowed")
+        rows = {row["student"]: row for row in csv.DictReader(file)}
+    points = [rows["ada"][f"part{n}"] for n in range(1, 6)]
+    assert points == ["4", "0", "4", "5", "3"] and rows["ada"]["written6"] == "to mark"
+    assert rows["eve"]["notes"] == "nothing handed in"

@@ -29,6 +29,19 @@ def test_no_page_and_no_helper_holds_a_secret_line() -> None:
                 assert not [line for line in secrets if line in text], path
 
 
+def test_the_student_versions_hold_no_line_of_a_solution_or_hidden_test(tmp_path: Path) -> None:
+    pytest.importorskip("nbgrader", reason="needs the extra: pip install -e '.[grading]'")
+    from assignments.tools.release import release
+
+    for path in release(tmp_path):
+        lines, secret = set(), secret_lines(read_set(path.stem))
+        for cell in nbformat.read(path, as_version=4).cells:
+            lines.update(line.strip() for line in cell.source.splitlines())
+        assert len(secret) > 40 and not secret & lines
+        assert not any("HIDDEN TESTS" in line or "END SOLUTION" in line for line in lines)
+        assert sorted(file.name for file in path.parent.iterdir()) == ["checks.py", path.name]
+
+
 def test_publishing_zips_the_releases_and_links_them(tmp_path: Path) -> None:
     site, releases = tmp_path / "html", tmp_path / "releases"
     site.mkdir()

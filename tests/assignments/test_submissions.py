@@ -1,109 +1,178 @@
-"""What was handed in: found in any usual layout, and put into the frame of the student version."""
+"""What was handed in is found, is the right person's, and nothing is lost on the way."""
 
 from __future__ import annotations
 
+import io
+import json
 import os
+import zipfile
 from pathlib import Path
 
-import nbformat
 import pytest
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from assignments.tools.backup import backup, restore
-from assignments.tools.mend import mend
-from assignments.tools.submissions import find
+from assignments.tools.frame import read_frame
+from assignments.tools.reading import Unreadable, read_cells
+from assignments.tools.roster import Roster
+from assignments.tools.sources import set_names
+from assignments.tools.submissions import Handed, find
 
 pytestmark = pytest.mark.unit
+FRAMES = {name: read_frame(name) for name in set_names()}
 
 
-def write(path: Path, text: str = "{}", age: int = 0) -> None:
+def write(path: Path, text: str = '{"cells": []}', age: int = 0) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
     os.utime(path, (1e9 - age, 1e9 - age))
 
 
-LAYOUTS = ["ada/ps1", "ada/ps1/ps1", "ada-ps1", "ps1_ada", "ps1/ada", "ada/PS1 (2)"]
+def found(folder: Path, *places: str, roster: Roster | None = None) -> list[Handed]:
+    for place in places:
+        write(folder / place)
+    return find(folder, FRAMES, roster or Roster())
 
 
-@pytest.mark.parametrize("place", LAYOUTS)
+def who(handed: list[Handed]) -> list[tuple[str, str]]:
+    return [(one.student, one.set) for one in handed]
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "ada/ps1.ipynb",
+        "ada/ps1/ps1.ipynb",
+        "ada-ps1.ipynb",
+        "ps1_ada.ipynb",
+        "ps1/ada.ipynb",
+        "ada/PS1 (2).ipynb",
+        "section 2/ada/ps1.ipynb",
+        "ps1/ada/homework.ipynb",
+        "ada/ps1-final-v2.ipynb",
+        "submitted/ada/ps1/ps1.ipynb",
+        "ada/ps1.ipynb.txt",
+        "ada/PS1.IPYNB",
+        "ada+ps1+2026-11-20 14:03:22 UTC+4f5/ps1.ipynb",  # nbgrader's exchange
+        "PS1_ada_attempt_2026-11-20-14-03-22_ps1.ipynb",  # Blackboard
+    ],
+)
 def test_a_submission_is_found_in_any_usual_layout(tmp_path: Path, place: str) -> None:
-    write(tmp_path / f"{place}.ipynb")
-    found, notes = find(tmp_path, ["ps1", "ps2"])
-    assert [(one.student, one.set) for one in found] == [("ada", "ps1")] and not notes
+    (one,) = found(tmp_path, place)
+    assert (one.student, one.set, one.notes) == ("ada", "ps1", [])
 
 
-def test_the_newest_counts_and_notes_say_what_was_left_out(tmp_path: Path) -> None:
-    write(tmp_path / "ada" / "ps1.ipynb", "new")
-    write(tmp_path / "ada" / "ps1-draft.ipynb", "old", age=60)
-    write(tmp_path / "bob" / "homework.ipynb")
+@pytest.mark.parametrize(
+    "places",
+    [
+        ["section-1/ada/ps1.ipynb", "section-1/bob/ps1.ipynb"],
+        ["monday/ada-ps1.ipynb", "monday/bob-ps1.ipynb"],
+        ["monday/ps1/ada.ipynb", "monday/ps1/bob.ipynb"],
+        ["a b/ps1.ipynb", "a_b/ps1.ipynb"],
+        ["ada/ps1.ipynb", "Ada/ps1.ipynb"],
+        ["new/ps1.ipynb", "last/ps1.ipynb"],
+        ["doejane_11_901_ps1.ipynb", "doejane_12_902_ps1.ipynb"],
+        [
+            "Jane Doe_11_assignsubmission_file/ps1.ipynb",
+            "Jane Doe_12_assignsubmission_file/ps1.ipynb",
+        ],
+    ],
+)
+def test_two_people_never_become_one(tmp_path: Path, places: list[str]) -> None:
+    handed = found(tmp_path, *places)
+    assert len({one.student for one in handed}) == 2 and len(handed) == 2
+
+
+@pytest.mark.parametrize(
+    "places",
+    [
+        ["ada/ps1.ipynb", "ada/ps2/ps2.ipynb"],
+        ["ada/ps1-draft.ipynb", "ada/ps1-final.ipynb"],
+        ["ada/ps1.ipynb", "ada/ps1_ada.ipynb"],
+        ["ps1/ada/ps1.ipynb", "ps2/ada/ps2.ipynb"],
+        ["e\u0301va/ps1.ipynb", "\u00e9va/ps2.ipynb"],
+        ["doejane_11_901_ps1.ipynb", "doejane_LATE_11_902_ps2-1.ipynb"],
+    ],
+)
+def test_one_person_never_becomes_two(tmp_path: Path, places: list[str]) -> None:
+    assert len({one.student for one in found(tmp_path, *places)}) == 1
+
+
+ROSTER = """id;name;section;lms_id
+jd1;Jane Doe;A;11
+jd2;Jane Doe;B;12
+al;Ada Lovelace;A;13
+mö;Jürgen Möller;B;14
+"""
+
+
+def test_a_roster_says_who_is_who_in_every_export(tmp_path: Path) -> None:
+    (tmp_path / "students.csv").write_bytes(ROSTER.encode("utf-8-sig"))
+    roster = Roster.read(tmp_path / "students.csv")
+    places = {
+        "doejane_11_901_ps1.ipynb": "jd1",
+        "Jane Doe_12_assignsubmission_file/ps1.ipynb": "jd2",
+        "lovelaceada_LATE_13_55_ps1-2.ipynb": "al",
+        "PS2_al_attempt_2026-11-20-14-03-22_ps2.ipynb": "al",
+        "mö+ps1+2026-11-20 14:03:22 UTC+4f5/ps1.ipynb": "mö",
+        "monday/Möller, Jürgen/ps2.ipynb": "mö",
+        "monday/ADA LOVELACE/ps3.ipynb": "al",
+        "Jane Doe/ps3.ipynb": "Jane Doe",  # two have this name
+        "stranger/ps1.ipynb": "stranger",
+    }
+    handed = {one.place: one for one in found(tmp_path / "in", *places, roster=roster)}
+    assert {place: one.student for place, one in handed.items()} == places
+    for place, one in handed.items():
+        strange = one.student in ("Jane Doe", "stranger")
+        assert one.notes == (["not in the roster"] if strange else []), place
+
+
+@pytest.mark.parametrize("table", ["name\nx", "id,lms_id\na,1\nb,1", "id\na\nA"])
+def test_a_roster_that_cannot_tell_people_apart_is_refused(tmp_path: Path, table: str) -> None:
+    write(tmp_path / "students.csv", table)
+    with pytest.raises(ValueError, match="no column id|twice"):
+        Roster.read(tmp_path / "students.csv")
+
+
+def test_the_newest_counts_and_every_other_file_is_named(tmp_path: Path) -> None:
+    write(tmp_path / "ada" / "ps1.ipynb", '{"cells": [1]}')
+    write(tmp_path / "ada" / "ps1-draft.ipynb", age=60)
+    write(tmp_path / "ada" / "ps1.pdf")
     write(tmp_path / "ada" / ".ipynb_checkpoints" / "ps1.ipynb")
-    (tmp_path / "eve").mkdir()
-    (tmp_path / "eve" / "ps1.ipynb").symlink_to(tmp_path / "ada" / "ps1.ipynb")
-    found, notes = find(tmp_path, ["ps1"])
-    assert [(one.student, one.text) for one in found] == [("ada", "new")]
-    for note in ("more than once", "a link", "no set in its name"):
-        assert len([said for said in notes if note in said]) == 1, note
+    write(tmp_path / "ada" / "checks.py")
+    write(tmp_path / "bob" / "thoughts.ipynb")
+    write(tmp_path / "bad.zip", "no zip")
+    handed = {one.student: one for one in found(tmp_path)}
+    assert handed["ada"].data == b'{"cells": [1]}'
+    said = " ".join(handed["ada"].notes)
+    assert "ps1.ipynb counts, not ada/ps1-draft" in said and "not read: ada/ps1.pdf" in said
+    assert "checks.py" not in said and "checkpoints" not in said
+    for student in ("bob", "bad"):
+        assert "a person has to look" in " ".join(handed[student].notes)
 
 
-def test_a_name_cannot_lead_out_of_the_folder_of_results(tmp_path: Path) -> None:
-    write(tmp_path / "-a; rm ..b=" / "ps1.ipynb")
-    (one,) = find(tmp_path, ["ps1"])[0]
-    assert "/" not in one.student and " " not in one.student and not one.student.startswith(".")
+def test_a_zip_is_a_folder_and_nothing_leads_out_of_it(tmp_path: Path) -> None:
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w") as archive:
+        for name in ("ps1/ps1.ipynb", "../bob/ps2.ipynb", "__MACOSX/ps1/._ps1.ipynb"):
+            archive.writestr(name, "{}")
+    (tmp_path / "ada.zip").write_bytes(data.getvalue())
+    assert who(found(tmp_path)) == [("ada", "ps1")]
 
 
-def code(source: str, grade_id: str, **more):
-    cell = new_code_cell(source)
-    metadata = {"grade_id": grade_id, "solution": False, "grade": False, "locked": True}
-    cell.metadata["nbgrader"] = metadata | more
-    return cell
+def test_a_set_is_recognised_by_what_it_asks_for(tmp_path: Path) -> None:
+    cells = [{"cell_type": "code", "source": "def on_the_front(points): ...\ndef psi(): ..."}]
+    write(tmp_path / "ada" / "Untitled.ipynb", json.dumps({"cells": cells}))
+    assert who(found(tmp_path)) == [("ada", "ps2")]
 
 
-def frame():
-    cells = [
-        new_markdown_cell("# Title"),
-        code("import math", "setup"),
-        code("def f(): raise NotImplementedError()", "part1", solution=True, locked=False),
-        code("assert f() == 1", "part1-check", grade=True, points=3),
-    ]
-    return new_notebook(cells=cells)
+@pytest.mark.parametrize("data", [b"", b"[]", b"{", b"3", b'{"cells": 3}', b"%PDF", b"\xff\xfe"])
+def test_a_file_that_is_no_notebook_says_so(data: bytes) -> None:
+    with pytest.raises(Unreadable, match="no notebook|empty"):
+        read_cells(data)
 
 
-def test_answers_and_added_cells_come_from_the_student_and_the_rest_from_the_frame() -> None:
-    submitted = frame()
-    submitted.cells[2].source = "def f(): return g()"
-    submitted.cells[3].source = "pass"
-    submitted.cells[3].metadata.nbgrader["points"] = 100
-    submitted.cells.insert(2, new_code_cell("def g(): return 1"))
-    mended, notes = mend(nbformat.writes(submitted), frame())
-    sources = ["# Title", "import math", "def g(): return 1", "def f(): return g()"]
-    assert [one.source for one in mended.cells] == [*sources, "assert f() == 1"]
-    assert mended.cells[-1].metadata.nbgrader.points == 3
-    assert notes == ["part1-check was changed; the original counts"]
-
-
-def test_missing_and_duplicated_cells_are_mended() -> None:
-    submitted = frame()
-    submitted.cells = [submitted.cells[2], code("def f(): return 2", "part1", solution=True)]
-    mended, notes = mend(nbformat.writes(submitted), frame())
-    assert [one.source for one in mended.cells] == [one.source for one in frame().cells]
-    missing = {"setup was missing", "part1-check was missing"}
-    assert set(notes) == {"part1 is there twice; the first counts"} | missing
-
-
-@pytest.mark.parametrize("cells", ["", "[]", "{", '{"cells": 3}', '{"cells": [{"cell_type": 1}]}'])
-def test_a_file_that_is_no_notebook_counts_as_empty(cells: str) -> None:
-    mended, notes = mend(cells, frame())
-    assert [one.source for one in mended.cells] == [one.source for one in frame().cells]
-    assert len(notes) == 1 and "cannot be read as a notebook" in notes[0]
-
-
-def test_files_that_were_changed_or_deleted_are_restored(tmp_path: Path) -> None:
-    one, two = tmp_path / "in" / "a", tmp_path / "in" / "b"
-    write(one, "one")
-    write(two, "two")
-    contents = backup(tmp_path)
-    assert not restore(contents)
-    one.write_text("changed")
-    two.unlink()
-    assert set(restore(contents)) == {one, two}
-    assert (one.read_text(), two.read_text()) == ("one", "two")
+def test_pictures_are_kept_and_nothing_else_of_an_output(tmp_path: Path) -> None:
+    bundle = {"image/png": ["iVBO", "Rw0K"], "text/html": "<script>", "image/svg+xml": "<svg>"}
+    outputs = [{"output_type": "display_data", "data": bundle}, {"data": {"image/png": '"><b>'}}]
+    cell = {"cell_type": "code", "source": ["a\r\n", "b"], "outputs": outputs}
+    (one,), _ = read_cells(json.dumps({"cells": [cell]}).encode())
+    assert one.images == ["data:image/png;base64,iVBORw0K"] and one.source == "a\nb"

@@ -1,0 +1,246 @@
+"""Run student code in a sandbox: execute cells, call functions, send plain values back.
+
+``main`` loads the package and the models once and forks for each student: into a guardian, which
+waits, and a worker behind walls, which runs the student's code. Requests come pickled from the
+grader; replies leave as JSON (``wire``). Nothing here judges.
+"""
+
+from __future__ import annotations
+
+import builtins
+import gc
+import importlib
+import io
+import json
+import os
+import pickle
+import signal
+import socket
+import sys
+from types import CodeType, FunctionType
+
+from . import walls, wire
+
+
+def main(control: socket.socket, policy: dict) -> None:
+    """Fork a worker for each message on ``control``, which carries its channel."""
+    import checks
+    from IPython.core.interactiveshell import InteractiveShell
+
+    walls.prctl(walls.PR_SET_PDEATHSIG, signal.SIGKILL)
+    checks.the_model()
+    InteractiveShell.instance()  # imports what a shell needs
+    InteractiveShell.clear_instance()
+    for name in policy["modules"]:  # once here instead of once a student
+        importlib.import_module(name)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    gc.freeze()  # no copies of pages because of reference counting
+    control.sendall(b"ready")
+    while True:
+        message, descriptors, _, _ = socket.recv_fds(control, 4096, 1)
+        if not message:
+            return
+        order = json.loads(message)
+        with socket.socket(fileno=descriptors[0]) as channel:
+            if os.fork() == 0:
+                try:
+                    _guard(control, channel, policy | order)
+                finally:
+                    os._exit(0)
+
+
+def _guard(control: socket.socket, channel: socket.socket, policy: dict) -> None:
+    """Build the walls, start the worker, wait for its end, and end what it leaves behind."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    walls.prctl(walls.PR_SET_PDEATHSIG, signal.SIGKILL)
+    walls.prctl(walls.PR_SET_CHILD_SUBREAPER, 1)
+    os.setsid()
+    apart = policy["isolation"] != "limits" and walls.unshare(policy["slot"])
+    go, told = os.pipe()
+    worker = os.fork()
+    if worker == 0:
+        control.close()
+        os.close(told)
+        os.read(go, 1)
+        try:
+            _work(channel, policy, apart)
+        finally:
+            os._exit(0)
+    os.close(go)
+    control.sendall(json.dumps({"worker": worker, "apart": apart}).encode() + b"\n")
+    channel.close()
+    os.write(told, b"x")
+    os.waitpid(worker, 0)
+    walls.end_children()
+
+
+def _work(channel: socket.socket, policy: dict, apart: bool) -> None:
+    """Shut this process in, and answer requests."""
+    walls.prctl(walls.PR_SET_PDEATHSIG, signal.SIGKILL)
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for descriptor in (0, 1, 2):
+        os.dup2(nothing, descriptor)
+    os.dup2(channel.fileno(), 3)
+    os.closerange(4, 4096)
+    channel.detach()
+    channel = socket.socket(fileno=3)
+    try:
+        if apart:
+            walls.new_root(policy["readable"], policy["file_bytes"])
+        else:
+            os.chdir(policy["scratch"])
+        walls.limit(policy["memory_bytes"], policy["file_bytes"])
+        walls.drop_privileges(policy["slot"])
+    except OSError as error:
+        wire.send(channel, json.dumps({"id": "start", "error": ["OSError", str(error)]}).encode())
+        return
+    here = os.getcwd()
+    for name in ("HOME", "TMPDIR", "IPYTHONDIR", "MPLCONFIGDIR", "XDG_CACHE_HOME"):
+        os.environ[name] = here
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    Worker(channel).run()
+
+
+class _Models(pickle.Unpickler):
+    """Requests name models instead of carrying them: ("tiny", "llama", 1) or ("the_model",)."""
+
+    def persistent_load(self, name: tuple) -> object:
+        import checks
+
+        model = getattr(checks, name[0])(*name[1:])
+        self.models.append(model)
+        return model
+
+
+class Worker:
+    """Answers requests about one student's code, one at a time."""
+
+    def __init__(self, channel: socket.socket) -> None:
+        import checks
+        from IPython.core.interactiveshell import InteractiveShell
+        from traitlets.config import Config
+
+        class Shell(InteractiveShell):
+            system = InteractiveShell.system_raw  # "!" commands, without a terminal
+
+            def enable_gui(self, gui=None):  # %matplotlib asks for it
+                pass
+
+        quiet = Config()
+        quiet.HistoryManager.enabled = False
+        quiet.InteractiveShell.colors = "nocolor"
+        self.channel, self.checks = channel, checks
+        self.shell = Shell.instance(config=quiet)
+        # Bound before any student code runs, which may replace the modules' functions.
+        self.untouched, self.own_work = checks.untouched, checks.own_work
+
+    def run(self) -> None:
+        """Answer until the grader closes the channel."""
+        wire.send(self.channel, json.dumps({"id": "start", "value": None}).encode())
+        while True:
+            try:
+                body = wire.receive(self.channel)
+            except EOFError:
+                return
+            except KeyboardInterrupt:  # came too late: the cell had just ended
+                continue
+            reply = {"id": ""}
+            try:
+                unpickler = _Models(io.BytesIO(body))
+                unpickler.models = []
+                request = unpickler.load()
+                reply["id"] = request["id"]
+                reply |= getattr(self, request["do"])(request, unpickler.models)
+                text = json.dumps(reply).encode()
+            except BaseException as error:  # student code can raise anything
+                text = json.dumps({"id": reply["id"], "error": describe(error)}).encode()
+            if len(text) > wire.MAX_BYTES:
+                error = ["ValueError", f"the answer is larger than {wire.MAX_BYTES >> 20} MB"]
+                text = json.dumps({"id": reply["id"], "error": error}).encode()
+            wire.send(self.channel, text)
+
+    def cell(self, request: dict, models: list) -> dict:
+        """Run a cell."""
+        result = self.shell.run_cell(request["source"], store_history=False)
+        error = result.error_before_exec or result.error_in_exec
+        return {"error": describe(error)} if error else {"value": None}
+
+    def given(self, request: dict, models: list) -> dict:
+        """Run the book's own cell in a namespace of its own, and hand out what it defines."""
+        space = dict(self.shell.user_ns)
+        exec(compile(request["source"], "given", "exec"), space)
+        self.shell.user_ns.update(space)
+        return {"value": None}
+
+    def call(self, request: dict, models: list) -> dict:
+        """Call a function; the reply has its value and the arguments that it changed."""
+        function = self._function(request["name"])
+        before = [_picture(argument) for argument in request["args"]]
+        with self.untouched(*models), _Stop(request["forbidden"], request["name"]):
+            value = function(*request["args"], **request["kwargs"])
+        changed = []
+        for number, argument in enumerate(request["args"]):
+            if before[number] != _picture(argument):
+                changed.append([number, wire.encode(argument)])
+        return {"value": wire.encode(value), "changed": changed}
+
+    def written_out(self, request: dict, models: list) -> dict:
+        """Whether a function does without some of the book's."""
+        self.own_work(self._function(request["name"]), *request["forbidden"])
+        return {"value": None}
+
+    def _function(self, name: str) -> object:
+        if name not in self.shell.user_ns:
+            raise NameError(f"{name} is not defined")
+        return self.shell.user_ns[name]
+
+
+class _Stop:
+    """While this is on, functions of the book with these names raise instead of answering."""
+
+    def __init__(self, names: list[str], wanted: str) -> None:
+        self.names, self.wanted = names, wanted
+
+    def __enter__(self) -> None:
+        self.codes = []
+        for module in [module for name, module in sys.modules.items() if name[:8] == "helpers."]:
+            for name in self.names:
+                found = vars(module).get(name)
+                function = found.__init__ if isinstance(found, type) else found
+                if isinstance(function, FunctionType) and not function.__code__.co_freevars:
+                    self.codes.append((function, function.__code__))
+                    function.__code__ = self._stop(name)
+
+    def _stop(self, name: str) -> CodeType:
+        text = f"{self.wanted} is to be written out, and it calls the book's own {name}"
+        space = {}
+        exec(f"def stop(*arguments, **options): raise AssertionError({text!r})", space)
+        return space["stop"].__code__
+
+    def __exit__(self, kind, error, trace) -> None:
+        for function, code in reversed(self.codes):
+            function.__code__ = code
+
+
+def _picture(value: object) -> object:
+    """Something that changes when a list, a dictionary or a tensor is changed in place."""
+    import torch
+
+    if not isinstance(value, (list, dict, torch.Tensor)):
+        return None
+    try:
+        return json.dumps(wire.encode(value))
+    except TypeError:
+        return None
+
+
+def describe(error: BaseException) -> list[str]:
+    """The name of a built-in class of an error, and its message."""
+    for kind in type(error).__mro__:
+        if getattr(builtins, kind.__name__, None) is kind:
+            break
+    try:
+        text = str(error)
+    except Exception:
+        text = ""
+    return [kind.__name__, text[:500].encode("utf-8", "replace").decode("utf-8")]

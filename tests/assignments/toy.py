@@ -1,0 +1,98 @@
+"""A set of one's own for the tests: part n asks for a function that multiplies a list by n."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+
+import nbformat
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+PARTS = range(1, 5)
+RIGHT = {n: f"def times{n}(x):\n    return [{n} * one for one in x]" for n in PARTS}
+WRITTEN = "Because multiplying is repeated adding."
+STUB = 'def times{n}(x):\n    """A list, {n} times as large."""'
+HIDDEN = 12345.25  # an input that students do not see
+
+
+def marked(cell, grade_id: str, **more):
+    """A cell with nbgrader's metadata."""
+    metadata = {"schema_version": 3, "grade_id": grade_id, "task": False}
+    for key in ("grade", "solution", "locked"):
+        metadata[key] = False
+    cell.metadata["nbgrader"] = metadata | more
+    return cell
+
+
+def write_source(folder: Path) -> Path:
+    """Write the source of the set into a folder of sources, and return that folder."""
+    setup = "from helpers.results import intervals as book\nfrom checks import near, own_work"
+    cells = [new_markdown_cell("# Toy set"), marked(new_code_cell(setup), "setup", locked=True)]
+    for n in PARTS:
+        answer = (
+            STUB.format(n=n) + f"\n    ### BEGIN SOLUTION\n    return [{n} * one for one in x]\n"
+            "    ### END SOLUTION"
+        )
+        check = (
+            f"own_work(times{n}, 'rank_correlation')\n"
+            f"near(times{n}([2.0, 1.0]), [{2 * n}, {n}], '{n} times 2 and 1')\n"
+            "### BEGIN HIDDEN TESTS\n"
+            f"given = [{HIDDEN}, -3.0]\n"
+            f"near(times{n}(given), [{HIDDEN * n}, {-3 * n}], '{n} times other numbers')\n"
+            f"assert given == [{HIDDEN}, -3.0], 'the list was changed'\n"
+            "### END HIDDEN TESTS"
+        )
+        cells.append(new_markdown_cell(f"## Part {n}: times {n}"))
+        cells.append(marked(new_code_cell(answer), f"part{n}", solution=True))
+        options = {"grade": True, "locked": True, "points": 2}
+        cells.append(marked(new_code_cell(check), f"part{n}-check", **options))
+    cells.append(new_markdown_cell("## Part 5: written\n\nWhy?"))
+    written = {"grade": True, "solution": True, "points": 5}
+    cells.append(marked(new_markdown_cell("Because of the reference."), "written5", **written))
+    metadata = {"grading": {"cell_seconds": 3, "total_seconds": 60, "own_seconds": 3}}
+    path = folder / "toy" / "toy.ipynb"
+    path.parent.mkdir(parents=True)
+    nbformat.write(new_notebook(cells=cells, metadata=metadata), path)
+    return folder
+
+
+def student_version(source: Path) -> dict:
+    """The set as students get it, as JSON data."""
+    notebook = nbformat.read(source / "toy" / "toy.ipynb", as_version=4)
+    for cell in notebook.cells:
+        mark = cell.metadata.get("nbgrader", {})
+        if mark.get("solution"):
+            stub = f"{cell.source.partition('    ### BEGIN')[0]}    # YOUR CODE HERE\n"
+            code = cell.cell_type == "code"
+            cell.source = f"{stub}    raise NotImplementedError()" if code else "YOUR ANSWER HERE"
+        cell.source = cell.source.partition("### BEGIN HIDDEN")[0].rstrip()
+    return json.loads(nbformat.writes(notebook))
+
+
+def answered(version: dict, answers: dict[int, str] | None = None, written: str = WRITTEN) -> dict:
+    """A student's notebook with answers in their cells."""
+    notebook, answers = copy.deepcopy(version), RIGHT | (answers or {})
+    for n, text in answers.items():
+        at(notebook, f"part{n}")["source"] = text
+    at(notebook, "written5")["source"] = written
+    return notebook
+
+
+def index(notebook: dict, grade_id: str) -> int:
+    for number, cell in enumerate(notebook["cells"]):
+        if cell["metadata"].get("nbgrader", {}).get("grade_id") == grade_id:
+            return number
+    raise KeyError(grade_id)
+
+
+def at(notebook: dict, grade_id: str) -> dict:
+    return notebook["cells"][index(notebook, grade_id)]
+
+
+def code(source: str, **more) -> dict:
+    return {"cell_type": "code", "metadata": {}, "source": source, "outputs": [], **more}
+
+
+def text(source: str, **more) -> dict:
+    return {"cell_type": "markdown", "metadata": {}, "source": source, **more}
