@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .PHONY: help setup model book chapter picture test test-quick lint format bench gpu gpu-kit \
-  assignments grade lab serve live clean
+  assignments solutions grade lab serve live clean
 
 # Variables given on the command line are taken as typed: make expands nothing in them, and recipes
 # read them from the environment ("$$PORT"), so that neither does the shell.
@@ -141,6 +141,9 @@ gpu-kit: setup ## Pack a kit for a GPU machine without network: make gpu-kit HAV
 
 assignments: setup ## Build the student versions of the problem sets into _build/assignments
 	@$(PY) -m assignments.tools.release
+
+solutions: setup ## After the deadline: reference answers and rubrics into _build/solutions
+	@$(PY) -m assignments.tools.solutions
 
 grade: model ## Grade a folder of submissions: make grade SUBMISSIONS=folder
 	@[ -n "$$SUBMISSIONS" ] || { echo "Name the folder: make grade SUBMISSIONS=folder" >&2; exit 1; }

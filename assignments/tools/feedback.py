@@ -66,7 +66,8 @@ def marking_page(rows: list[Row], frame: Frame, rubric: str) -> str:
                 answer = record.answers.get(part.id, {})
                 title = f"{part.id}, {record.student} ({part.points:g} points)"
                 lines += _answer(title, answer)
-                lines.append(f"<p>{escape(record.reasons.get(part.id, ''))}</p>")
+                about = [record.reasons.get(part.id, ""), *record.references.values()]
+                lines.append(f"<p>{escape(' '.join(filter(None, about)))}</p>")
     return PAGE.format(title=escape(f"{frame.name}: to be marked"), body="\n".join(lines))
 
 

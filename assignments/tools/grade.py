@@ -10,6 +10,7 @@ import argparse
 import hashlib
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -21,7 +22,7 @@ from pathlib import Path
 from assignments.tools import feedback, integrity
 from assignments.tools.frame import Frame, read_frame
 from assignments.tools.gradebook import Gradebook, Record, answer_of
-from assignments.tools.matching import match
+from assignments.tools.matching import Answer, match
 from assignments.tools.reading import Unreadable, read_cells
 from assignments.tools.roster import Roster
 from assignments.tools.sources import ROOT, SOURCE, set_names
@@ -58,23 +59,34 @@ def grade_one(one: Handed, run: Run) -> Record:
         record.notes.append(f"{error}: a person has to look at it")
         return record
     plan = match(cells, judge.frame)
-    results = judge.grade(plan)
+    results = judge.grade(plan, one.student)
     record.notes += [*notes, *plan.notes, *judge.notes]
     for result in results:
         record.passed[result.part] = result.passed
         record.reasons[result.part] = result.reason
+        record.references |= {result.part: result.reference} if result.reference else {}
     for part, answer in plan.answers.items():
         record.answers[part] = answer_of(answer)
         if judge.frame.parts[part].written:
             record.reasons[part] = answer.by_hand
             if not (answer.text or answer.images):
                 record.passed[part], record.reasons[part] = False, "no answer was found"
+    record.notes += wrong_case(plan.answers, one.student)
     source = [cell.source for cell in cells if cell.kind == "code"]
     for text in source:
         record.suspicious += integrity.suspicious(text)
     record.suspicious = list(dict.fromkeys(record.suspicious))
     record.seconds = round(time.monotonic() - start, 1)
     return record
+
+
+def wrong_case(answers: dict[str, Answer], student: str) -> list[str]:
+    """A note if an open part was done for the case of another id."""
+    for answer in answers.values():
+        told = re.search(r"^STUDENT\s*=\s*[\"'](.*?)[\"']", answer.text, re.MULTILINE)
+        if told and told[1].strip().casefold() != student.casefold():
+            return [f"STUDENT is {told[1]!r}: the case is that of another id than {student!r}"]
+    return []
 
 
 def _careful(one: Handed, run: Run) -> Record:

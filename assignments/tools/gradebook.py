@@ -35,6 +35,7 @@ class Record:
         answers: by part.
         notes: for the student and the teacher.
         suspicious: for the teacher alone.
+        references: by part, what the student's own case gives, for the teacher alone.
     """
 
     set: str
@@ -46,6 +47,7 @@ class Record:
     answers: dict[str, dict] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     suspicious: list[str] = field(default_factory=list)
+    references: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
 
 

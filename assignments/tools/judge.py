@@ -35,11 +35,13 @@ class Result:
     Attributes:
         passed: None if a person has to decide.
         reason: for the student; says nothing of hidden tests but what their messages say.
+        reference: for the teacher: what the check says of this student's own case.
     """
 
     part: str
     passed: bool | None
     reason: str = ""
+    reference: str = ""
 
 
 class Remote:
@@ -114,8 +116,11 @@ class Court:
         with contextlib.redirect_stdout(io.StringIO()):
             exec(compile(source, "check", "exec"), space)
 
-    def grade(self, plan: Plan) -> list[Result]:
+    def grade(self, plan: Plan, student: str = "") -> list[Result]:
         """The result of every part that is code.
+
+        Args:
+            student: whose id draws the case of an open part.
 
         Raises:
             SandboxError: no sandbox can be started.
@@ -126,7 +131,7 @@ class Court:
         self.left = self.factor * limits["total_seconds"]
         self.notes, self.restarts, self.lost = [], 0, False
         self.done: list[Step] = []
-        space, results = dict(self.space), {}
+        space, results = self.space | {"STUDENT": student}, {}
         self.session = self.nursery.session()
         try:
             for step in plan.steps:
@@ -229,7 +234,7 @@ class Court:
                 return Result(name, False, str(error))
             except Exception as error:
                 return Result(name, False, self._reason(error, stage, forbidden))
-        return Result(name, True)
+        return Result(name, True, reference=str(here.get("REFERENCE", "")))
 
     def _reason(self, error: Exception, stage: str, forbidden: list[str]) -> str:
         """Why a check failed, in words that may be shown."""

@@ -148,6 +148,9 @@ class _Matcher:
         in_written = section in self.frame.parts and self.frame.parts[section].written
         if cell.kind == "code" and not (in_written and self._prose(cell)):
             self.own.setdefault(self.here, []).append(cell)
+            written = self.answers.get(section.replace("part", "written"))
+            if written:
+                written.images += cell.images  # figures of an open part
         elif in_written:
             self._write(section, cell, own=True)
         else:
@@ -156,7 +159,10 @@ class _Matcher:
     def _prose(self, cell: Cell) -> bool:
         """Whether a code cell holds a text: no Python, or only comments and strings."""
         tree = parse(cell.source)
-        return tree is None or all(type(one).__name__ == "Expr" for one in tree.body)
+        if tree is None:
+            return True
+        texts = [isinstance(getattr(one, "value", None), ast.Constant) for one in tree.body]
+        return all(texts)
 
     def _write(self, part: str, cell: Cell, own: bool = False) -> None:
         self.answers[part].add(cell)
@@ -224,9 +230,7 @@ class _Matcher:
             self.notes.append(f"{part.id} is there {len(cells)} times; the last definition counts")
         defined = [name for cell in cells for name in bound(cell.source)]
         theirs = [cell for slot, own in self.own.items() for cell in own]
-        near_by = [
-            cell for cell in theirs if self._slot_section(cell) == part.id and not self._prose(cell)
-        ]
+        near_by = [cell for cell in theirs if self._slot_section(cell) == part.id]
         for wanted in part.names:
             if wanted in defined:
                 continue

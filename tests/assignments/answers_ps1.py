@@ -77,6 +77,19 @@ WRONG = {
         "rising crossings only": (CROSSES, "if g0 < 0 <= g1:"),
         "even grid assumed": ("(b1 - b0) / (g1", "(betas[1] - betas[0]) / (g1"),
     },
+    "part8": {
+        "answers exchanged": ("(logits, correct, wrong)[0]", "(logits, wrong, correct)[0]"),
+        "β for α": ("position, alpha, 1.0)", "position, 1.0, -alpha)"),
+        "β = −1": ("alpha, 1.0)", "alpha, -1.0)"),
+        "layer ignored": ("tokens, layer, position, alpha", "tokens, 0, position, alpha"),
+        "position ignored": ("tokens, layer, position, alpha", "tokens, layer, 1, alpha"),
+        "a list": ("torch.stack(gaps)", "gaps"),
+        "change instead of gap": (
+            "return torch.stack(gaps)",
+            "return torch.stack(gaps) - logit_diff(last_logits(model, tokens), correct, wrong)",
+        ),
+        "first and last only": ("in alphas:", "in (alphas[0], alphas[-1]):"),
+    },
 }
 
 RIGHT = {
@@ -122,5 +135,10 @@ def turning_point(betas, gaps):
             t = gaps[i] / (gaps[i] - gaps[i + 1])
             found.append((1 - t) * betas[i] + t * betas[i + 1])
     return min(found, key=abs) if found else float('nan')
+""",
+    "part8": """
+def effect_curve(m, t, right, other, l, p, alphas):
+    logits = torch.cat([scaled(m, t, l, p, a, 1) for a in alphas])
+    return logits[:, right[0]] - logits[:, other[0]]
 """,
 }

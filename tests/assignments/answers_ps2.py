@@ -85,6 +85,16 @@ WRONG = {
         "two measures only": ("as_good =", "points = points[:, :2]\n    as_good ="),
         "typed in": (FRONT, "torch.tensor([True, True, False, True, False, True])"),
     },
+    "part8": {
+        "training prompts": ("scalars, task.test)", "scalars, task.train)"),
+        "columns exchanged": ("[result.E0, result.F]", "[result.F, result.E0]"),
+        "F as a distance": ("[result.E0, result.F]", "[result.E0, -result.F]"),
+        "margin ignored": ("layers, margin, weight", "layers, 0.1, weight"),
+        "one step": ("weight, steps, rate", "weight, 1, rate"),
+        "first weight for all": ("margin, weight, steps", "margin, weights[0], steps"),
+        "sorted": ("in weights:", "in sorted(weights):"),
+        "transposed": ("torch.tensor(rows)", "torch.tensor(rows).T"),
+    },
 }
 
 RIGHT = {
@@ -129,5 +139,13 @@ def on_the_front(points):
             if (b >= a).all() and (b > a).any():
                 keep[i] = False
     return keep
+""",
+    "part8": """
+def trade_off(model, task, layers, margin, weights, steps, rate):
+    out = torch.zeros(len(weights), 2)
+    for i, w in enumerate(weights):
+        r = evaluate(model, fitted(model, task, layers, margin, w, steps, rate), task.test)
+        out[i] = torch.tensor([float(r.E0), float(r.F)])
+    return out
 """,
 }

@@ -74,6 +74,19 @@ WRONG = {
         "coupling from the data": ("float(coupling)", SLOPE),
         "first inputs only": ("a, b = x @", "x = x[:3]\n    a, b = x @"),
     },
+    "part8": {
+        "of the observables": (
+            "ov(model, layer, head) @ (w * m) for m",
+            "m + 0 * ov(model, layer, head)[0] for m",
+        ),
+        "norm left out": ("@ (w * m) for", "@ m for"),
+        "transposed": ("ov(model, layer, head) @", "ov(model, layer, head).T @"),
+        "coupling": ("(y1.norm() * y2.norm())", "(y1 @ y1)"),
+        "absolute value": ("found.append((y1 @ y2)", "found.append((y1 @ y2).abs()"),
+        "layer ignored": ("ov(model, layer, head)", "ov(model, 0, head)"),
+        "one head only": ("range(model.cfg.n_heads)", "range(1)"),
+        "dot product": (" / (y1.norm() * y2.norm())", ""),
+    },
 }
 
 RIGHT = {
@@ -104,5 +117,11 @@ def norm_gradient(y, x, w, eps, centred):
     "part5": """
 def coupling_and_slope(y1, y2, x):
     return (y1 @ y2 / (y1 @ y1)).item(), stats.linregress(x @ y1, x @ y2).slope
+""",
+    "part8": """
+def cosines(model, layer, m1, m2):
+    w = model.ln_final.weight
+    W = torch.stack([ov(model, layer, h) for h in range(model.cfg.n_heads)])
+    return torch.cosine_similarity(W @ (w * m1), W @ (w * m2), dim=-1)
 """,
 }

@@ -91,6 +91,19 @@ WRONG = {
         "pair exchanged": (CHOSEN, "gaps_report[best], multiples[best]"),
         "typed in": (CHOSEN, "-1.0, -0.75"),
     },
+    "part8": {
+        "sign": (".mean() - values[~", ".mean() + values[~"),
+        "men − women": (
+            "values[prompts.female].mean() - values[~prompts.female].mean()",
+            "values[~prompts.female].mean() - values[prompts.female].mean()",
+        ),
+        "last token": ("prompts.name_position", "-1"),
+        "unit length": ("v, multiple)", "v / v.norm(), multiple)"),
+        "layer ignored": ("prompts.tokens, layer,", "prompts.tokens, 2,"),
+        "everybody's mean": ("values[~prompts.female].mean())", "values.mean())"),
+        "multiple subtracted": ("v, multiple)", "v, -multiple)"),
+        "a list": ("torch.stack(found)", "[float(one) for one in found]"),
+    },
 }
 
 RIGHT = {
@@ -134,5 +147,15 @@ def gap_and_error(values, female):
 def choose_then_report(multiples, gaps_choose, gaps_report):
     i = int(np.argmin(np.abs(gaps_choose)))
     return multiples[i], gaps_report[i]
+""",
+    "part8": """
+def gaps(model, prompts, n, layer, v, multiples):
+    f = prompts.female.float()
+    weights = f / f.sum() - (1 - f) / (1 - f).sum()
+    out = torch.zeros(len(multiples))
+    for i, k in enumerate(multiples):
+        z = steered(model, prompts.tokens, layer, prompts.name_position, v, k)
+        out[i] = n.measure(z) @ weights
+    return out
 """,
 }

@@ -18,17 +18,18 @@ from nbformat import NotebookNode
 from transformers import AutoTokenizer
 
 from assignments import checks
+from assignments.tools.frame import read_frame
 from assignments.tools.sources import ROOT, marks, read_set, set_names, shown
 from helpers.models.packed import packed_model
 
 pytestmark = pytest.mark.integration
 
 SETS = set_names()
-PARTS = [f"part{number}" for number in range(1, 6)]
+PARTS = {name: [one.id for one in read_frame(name).parts.values() if one.names] for name in SETS}
 ANSWERS = {name: import_module(f"answers_{name}") for name in SETS}
 WRONG = []
 for _name in SETS:
-    for _part in PARTS:
+    for _part in PARTS[_name]:
         WRONG += [(_name, _part, fault) for fault in ANSWERS[_name].WRONG[_part]]
 # Faults that could reach other parts, through a model or a list.
 LEAVES_TRACES = {
@@ -104,7 +105,7 @@ def test_an_empty_set_scores_nothing_and_raises_nothing_but_not_implemented(name
     stub = "\n    # YOUR CODE HERE\n    raise NotImplementedError()"
     answers = {part: shown(source) + stub for part, source in reference(name).items()}
     raised = run(code_cells(name), answers)
-    assert {part for part in raised if "check" in part} == {f"{part}-check" for part in PARTS}
+    assert {part for part in raised if "check" in part} == {f"{part}-check" for part in PARTS[name]}
     assert {type(error) for error in raised.values()} == {NotImplementedError}
 
 
@@ -136,7 +137,7 @@ def test_a_wrong_answer_that_leaves_traces_costs_no_other_part(
 
 @pytest.mark.parametrize("name", SETS)
 def test_right_answers_in_another_style_keep_full_marks(name: str) -> None:
-    assert set(ANSWERS[name].RIGHT) == set(PARTS)
+    assert set(ANSWERS[name].RIGHT) == set(PARTS[name])
     assert not run(code_cells(name), ANSWERS[name].RIGHT)
 
 
@@ -154,7 +155,7 @@ def test_the_page_for_teachers_quotes_the_checks() -> None:
 @pytest.mark.parametrize("name", SETS)
 def test_a_part_has_five_wrong_answers_and_names_helpers_that_exist(name: str) -> None:
     helpers = "".join(path.read_text("utf-8") for path in (ROOT / "helpers").rglob("*.py"))
-    assert all(len(ANSWERS[name].WRONG[part]) >= 5 for part in PARTS)
+    assert all(len(ANSWERS[name].WRONG[part]) >= 5 for part in PARTS[name])
     for cell in code_cells(name):
         for names in re.findall(r"own_work\(\w+, (.+)\)", cell.source):
             for helper in re.findall(r'"(\w+)"', names):

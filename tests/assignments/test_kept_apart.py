@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import sys
 import zipfile
 from pathlib import Path
 
 import nbformat
 import pytest
+from traitlets.config import Config
 
 from assignments.tools.publish import publish
-from assignments.tools.sources import CHECKS, ROOT, marks, read_set, secret_lines, set_names, shown
+from assignments.tools.release import release, student_version
+from assignments.tools.solutions import write_solutions
+from assignments.tools.sources import (
+    CHECKS,
+    ROOT,
+    SOURCE,
+    marks,
+    read_set,
+    regions,
+    secret_lines,
+    set_names,
+    shown,
+)
 
 pytestmark = pytest.mark.unit
 
@@ -30,16 +45,41 @@ def test_no_page_and_no_helper_holds_a_secret_line() -> None:
 
 
 def test_the_student_versions_hold_no_line_of_a_solution_or_hidden_test(tmp_path: Path) -> None:
-    pytest.importorskip("nbgrader", reason="needs the extra: pip install -e '.[grading]'")
-    from assignments.tools.release import release
-
     for path in release(tmp_path):
         lines, secret = set(), secret_lines(read_set(path.stem))
         for cell in nbformat.read(path, as_version=4).cells:
             lines.update(line.strip() for line in cell.source.splitlines())
-        assert len(secret) > 40 and not secret & lines
+        assert len(secret) > 30 and not secret & lines
         assert not any("HIDDEN TESTS" in line or "END SOLUTION" in line for line in lines)
         assert sorted(file.name for file in path.parent.iterdir()) == ["checks.py", path.name]
+
+
+def test_nbgrader_makes_the_same_student_version(tmp_path: Path, monkeypatch) -> None:
+    api = pytest.importorskip("nbgrader.apps").NbGraderAPI
+    # nbgrader runs the program alembic by name.
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    shutil.copytree(SOURCE / "ps5", tmp_path / "source" / "ps5")
+    settings = Config()
+    settings.CourseDirectory.root = str(tmp_path)
+    settings.CourseDirectory.db_url = f"sqlite:///{tmp_path / 'gradebook.db'}"
+    assert api(config=settings).generate_assignment("ps5")["success"]
+    theirs = nbformat.read(tmp_path / "release" / "ps5" / "ps5.ipynb", as_version=4)
+    for one, other in zip(theirs.cells, student_version("ps5").cells, strict=True):
+        assert one.source.strip() == other.source.strip()
+        for key in ("editable", "deletable"):
+            assert one.metadata.get(key) == other.metadata.get(key)
+
+
+def test_solutions_have_the_reference_answers_and_no_hidden_test(tmp_path: Path) -> None:
+    for path in write_solutions(tmp_path / "out"):
+        name = path.stem.removesuffix("-solutions")
+        text = "\n".join(cell.source for cell in nbformat.read(path, as_version=4).cells)
+        for cell in read_set(name).cells:
+            for line, kind in regions(cell.source):
+                assert (line in text) or kind == "HIDDEN TESTS"
+        assert "Common mistakes" in text and "### BEGIN" not in text
+        hidden = secret_lines(read_set(name)) - set(map(str.strip, text.splitlines()))
+        assert len(hidden) > 10
 
 
 def test_publishing_zips_the_releases_and_links_them(tmp_path: Path) -> None:
@@ -66,12 +106,12 @@ def test_publishing_zips_the_releases_and_links_them(tmp_path: Path) -> None:
 def test_a_set_states_its_points_minutes_and_limits_and_has_no_widget(name: str) -> None:
     notebook = read_set(name)
     points = [marks(cell).points for cell in notebook.cells if marks(cell).get("grade")]
-    assert sum(points) == 30
+    assert sum(points) == 40
     rows = re.findall(
         r"^\| [\d, ]+ \|.*\| (\d+) \| (\d+) \| ★+ \|$", notebook.cells[0].source, re.M
     )
-    assert sum(int(minutes) for minutes, _ in rows) == 120
-    assert sum(int(points) for _, points in rows) == 30
+    assert sum(int(minutes) for minutes, _ in rows) == 150
+    assert sum(int(points) for _, points in rows) == 40
     assert not any("widget" in cell.source or "interact" in cell.source for cell in notebook.cells)
     limits = notebook.metadata["grading"]
     assert 10 <= limits["cell_seconds"] < limits["total_seconds"]
