@@ -23,6 +23,7 @@ from helpers.models.load import freeze, load_model
 
 __all__ = [
     "Salted",
+    "must_keep",
     "must_raise",
     "near",
     "own_work",
@@ -140,6 +141,15 @@ def near(value: object, expected: object, message: str, tolerance: float = 1e-4)
     size = max(1.0, float(expected.abs().max())) if value.numel() else 1.0
     if not worst <= tolerance * size:
         raise Wrong(f"{message} (largest difference {worst:.3g})", message)
+
+
+@contextmanager
+def must_keep(value: list, message: str) -> Iterator[None]:
+    """Fail with ``message`` if the block changes a list in place."""
+    before = list(value)
+    yield
+    if value != before:
+        raise Wrong(message)
 
 
 @contextmanager

@@ -173,15 +173,12 @@ class Worker:
         return {"value": None}
 
     def call(self, request: dict, models: list) -> dict:
-        """Call a function; the reply has its value and the arguments that it changed."""
+        """Call a function; the reply says whether it changed an argument in place."""
         function = self._function(request["name"])
         before = [_picture(argument) for argument in request["args"]]
         with self.untouched(*models), _Stop(request["forbidden"], request["name"]):
             value = function(*request["args"], **request["kwargs"])
-        changed = []
-        for number, argument in enumerate(request["args"]):
-            if before[number] != _picture(argument):
-                changed.append([number, wire.encode(argument)])
+        changed = before != [_picture(argument) for argument in request["args"]]
         return {"value": wire.encode(value), "changed": changed}
 
     def written_out(self, request: dict, models: list) -> dict:

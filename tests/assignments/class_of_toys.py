@@ -53,6 +53,7 @@ TRICKS = {
     "def times1(x): return 0",
     "stops-others": "import os, signal\nfor n in (os.getppid(), 1, -1):\n"
     "    try: os.kill(n, signal.SIGTERM)\n    except OSError: pass\ndef times1(x): return 0",
+    "returns-changed-input": "def times1(x):\n    x[:] = [1 * one for one in x]\n    return x",
     "mutates-input": "def times1(x):\n    x[:] = [0.0 for one in x]\n    return x",
     "long-shape": "import torch\ndef times1(x): return torch.zeros(int(abs(x[0])) % 97 + 3)",
     "tells-inputs": "def times1(x): raise ValueError(f'inputs {x}')",
@@ -85,11 +86,11 @@ REACH = {
 SLEEPER = "toy-sleeper-5817"
 # Code that harms itself: (part 1, what the notes or the reason say). Parts 2 to 4 are right.
 BAD = {
-    "endless": ("def times1(x):\n    while True: pass", "took more than 3 seconds"),
+    "endless": ("def times1(x):\n    while True: pass", "took more than 5 seconds"),
     "deaf": (
         "def times1(x):\n    while True:\n        try:\n            while True: pass\n"
         "        except BaseException: pass",
-        "took more than 3 seconds",
+        "took more than 5 seconds",
     ),
     "hoard": ("def times1(x):\n    y = []\n    while True: y.append(bytearray(10**8))", "emory"),
     "segfault": ("import ctypes\ndef times1(x): ctypes.string_at(0)", "ended its process"),

@@ -27,7 +27,7 @@ def marked(cell, grade_id: str, **more):
 
 def write_source(folder: Path) -> Path:
     """Write the source of the set into a folder of sources, and return that folder."""
-    setup = "from helpers.results import intervals as book\nfrom checks import near, own_work"
+    setup = "from helpers.results import intervals as book\nfrom checks import must_keep, near, own_work"
     cells = [new_markdown_cell("# Toy set"), marked(new_code_cell(setup), "setup", locked=True)]
     for n in PARTS:
         answer = (
@@ -39,8 +39,9 @@ def write_source(folder: Path) -> Path:
             f"near(times{n}([2.0, 1.0]), [{2 * n}, {n}], '{n} times 2 and 1')\n"
             "### BEGIN HIDDEN TESTS\n"
             f"given = [{HIDDEN}, -3.0]\n"
-            f"near(times{n}(given), [{HIDDEN * n}, {-3 * n}], '{n} times other numbers')\n"
-            f"assert given == [{HIDDEN}, -3.0], 'the list was changed'\n"
+            "with must_keep(given, 'the list was changed'):\n"
+            f"    got = times{n}(given)\n"
+            f"near(got, [{n} * one for one in given], '{n} times other numbers')\n"
             "### END HIDDEN TESTS"
         )
         cells.append(new_markdown_cell(f"## Part {n}: times {n}"))
@@ -50,7 +51,7 @@ def write_source(folder: Path) -> Path:
     cells.append(new_markdown_cell("## Part 5: written\n\nWhy?"))
     written = {"grade": True, "solution": True, "points": 5}
     cells.append(marked(new_markdown_cell("Because of the reference."), "written5", **written))
-    metadata = {"grading": {"cell_seconds": 3, "total_seconds": 60, "own_seconds": 3}}
+    metadata = {"grading": {"cell_seconds": 5, "total_seconds": 90, "own_seconds": 5}}
     path = folder / "toy" / "toy.ipynb"
     path.parent.mkdir(parents=True)
     nbformat.write(new_notebook(cells=cells, metadata=metadata), path)
