@@ -27,7 +27,8 @@ def marked(cell, grade_id: str, **more):
 
 def write_source(folder: Path) -> Path:
     """Write the source of the set into a folder of sources, and return that folder."""
-    setup = "from helpers.results import intervals as book\nfrom checks import must_keep, near, own_work"
+    setup = "from helpers.results import intervals as book\n"
+    setup += "from checks import must_keep, near, own_work"
     cells = [new_markdown_cell("# Toy set"), marked(new_code_cell(setup), "setup", locked=True)]
     for n in PARTS:
         answer = (
