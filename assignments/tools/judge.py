@@ -12,7 +12,6 @@ import contextlib
 import io
 import re
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from types import ModuleType
@@ -159,12 +158,11 @@ class Court:
             Lost: the sandbox is gone.
             Exception: what the student's code raised.
         """
-        start = time.monotonic()
         try:
             reply = self.session.ask(do, max(0.5, min(self.check_left, self.left)), **request)
         finally:
-            used = time.monotonic() - start
-            self.check_left, self.left = self.check_left - used, self.left - used
+            self.check_left -= self.session.spent
+            self.left -= self.session.spent
         if error := reply.get("error"):
             raise _error(*error[:2])
         return reply
@@ -177,10 +175,10 @@ class Court:
             note = f"{step.label}: not run, your own cells had used up their time"
             self.notes.append(note)
             return
-        start = time.monotonic()
+        session = self.session
         kind = "given" if step.kind == "given" else "cell"
         try:
-            reply = self.session.ask(kind, max(1, left), source=step.source)
+            reply = session.ask(kind, max(1, left), source=step.source)
         except Lost as error:
             self.notes.append(f"{step.label}: this cell {error}")
             self._restart()
@@ -191,7 +189,7 @@ class Court:
                 said = f"{error[0]}: {error[1]}" if error[0] != "TimeoutError" else error[1]
                 self.notes.append(f"{step.label}: {said[:200]}")
         if own:
-            self.own_left -= time.monotonic() - start
+            self.own_left -= session.spent
 
     def _restart(self) -> None:
         """A fresh sandbox, in which the cells that did no harm run again."""

@@ -41,8 +41,10 @@ def student_version(name: str, source: Path = SOURCE) -> nbformat.NotebookNode:
             cell.source = ANSWER
         elif marks(cell):
             cell.source = without_secrets(cell.source)
-            if marks(cell).get("locked"):
-                cell.metadata |= {"editable": False, "deletable": False}
+        if marks(cell):
+            cell.metadata["deletable"] = False
+        if marks(cell).get("locked"):
+            cell.metadata["editable"] = False
         left |= secrets & set(map(str.strip, cell.source.splitlines()))
     if left:
         raise RuntimeError(f"the student version of {name} would show {sorted(left)[0]!r}")

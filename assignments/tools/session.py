@@ -29,6 +29,7 @@ from assignments.inside import wire
 from assignments.tools.sources import CHECKS, ROOT
 from helpers.settings import SETTINGS
 
+PATIENCE = 4  # limits count processor time, or the clock's time divided by this if that is more
 START_SECONDS = 300  # until a nursery has loaded the model, on a busy machine
 MODULES = ["matplotlib.pyplot", "scipy.stats"]  # what most submissions import
 for _path in sorted((ROOT / "helpers").glob("*/*.py")):
@@ -207,9 +208,13 @@ class Session:
     worker: int
     memory_bytes: int
     scratch: tempfile.TemporaryDirectory
+    spent: float = 0.0  # seconds of the last request
 
     def ask(self, do: str, seconds: float, **request: object) -> dict:
         """Send a request and wait for the reply.
+
+        Args:
+            seconds: of processor time; a busy machine costs nobody anything.
 
         Raises:
             Lost: no reply in time, or the sandbox ended. It is gone then.
@@ -235,26 +240,45 @@ class Session:
             raise Lost("ended its process (out of memory, or on purpose)") from error
 
     def _wait(self, seconds: float) -> bytes:
-        """The reply; a request that takes too long is interrupted, then it has three seconds."""
+        """The reply; a request that takes too long is interrupted, then it has a little time."""
+        self.clock, self.used, self.seconds = time.monotonic(), self._use()[0], seconds
         try:
-            return wire.receive(self.channel, time.monotonic() + seconds, self._watch)
+            body = wire.receive(self.channel, self.clock + PATIENCE * seconds, self._watch)
         except TimeoutError:
             with contextlib.suppress(OSError):
                 os.kill(self.worker, 2)
-            reply = wire.receive(self.channel, time.monotonic() + 3, self._watch)
+            self.used, self.seconds = self._use()[0], 3
+            reply = wire.receive(self.channel, time.monotonic() + 3 * PATIENCE, self._watch)
             text = f"took more than {seconds:.0f} seconds and was interrupted"
-            return json.dumps(wire.parse(reply) | {"error": ["TimeoutError", text]}).encode()
+            body = json.dumps(wire.parse(reply) | {"error": ["TimeoutError", text]}).encode()
+        self._count()
+        return body
 
-    def _watch(self) -> None:
-        """End a sandbox whose processes use too much memory together."""
-        used = 0
+    def _use(self) -> tuple[float, int]:
+        """Processor time and memory of the sandbox's processes together."""
+        cpu, memory = 0.0, 0
         with contextlib.suppress(psutil.Error):
             worker = psutil.Process(self.worker)
             for process in [worker, *worker.children(recursive=True)]:
-                used += process.memory_info().rss
-        if used > self.memory_bytes:
+                times = process.cpu_times()
+                cpu += times.user + times.system
+                memory += process.memory_info().rss
+        return cpu, memory
+
+    def _count(self) -> int:
+        """Update the time of this request, and return the memory in use."""
+        cpu, memory = self._use()
+        self.spent = max(cpu - self.used, (time.monotonic() - self.clock) / PATIENCE)
+        return memory
+
+    def _watch(self) -> None:
+        """End a sandbox that uses too much memory, a request that uses too much time."""
+        memory = self._count()
+        if memory > self.memory_bytes:
             self.end()
-            raise Lost(f"used {used / 2**30:.1f} GB of memory and was ended")
+            raise Lost(f"used {memory / 2**30:.1f} GB of memory and was ended")
+        if self.spent > self.seconds:
+            raise TimeoutError
 
     def end(self) -> None:
         """End every process of this sandbox."""

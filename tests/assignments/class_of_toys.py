@@ -86,11 +86,11 @@ REACH = {
 SLEEPER = "toy-sleeper-5817"
 # Code that harms itself: (part 1, what the notes or the reason say). Parts 2 to 4 are right.
 BAD = {
-    "endless": ("def times1(x):\n    while True: pass", "took more than 5 seconds"),
+    "endless": ("def times1(x):\n    while True: pass", "took more than 2 seconds"),
     "deaf": (
         "def times1(x):\n    while True:\n        try:\n            while True: pass\n"
         "        except BaseException: pass",
-        "took more than 5 seconds",
+        "took more than 2 seconds",
     ),
     "hoard": ("def times1(x):\n    y = []\n    while True: y.append(bytearray(10**8))", "emory"),
     "segfault": ("import ctypes\ndef times1(x): ctypes.string_at(0)", "ended its process"),
@@ -191,9 +191,12 @@ def own_names(notebook: dict) -> None:
     at(notebook, "part1")["source"] = "def times1(x):\n    return rank_correlation(1, x)"
 
 
+BUSY = "import time\nstart = time.process_time()\nwhile time.process_time() < start + 0.9: pass"
+
+
 def slow_cells(notebook: dict) -> None:
     for place in (2, 2, 2):
-        notebook["cells"].insert(place, code("import time\ntime.sleep(2)"))
+        notebook["cells"].insert(place, code(BUSY))
 
 
 def broken_cells(notebook: dict) -> None:

@@ -115,6 +115,11 @@ def test_what_cannot_be_read_has_a_row_and_goes_to_a_person(graded: Graded, stud
     assert not row.record.passed or set(row.record.passed.values()) == {None}
 
 
+def test_cells_of_one_s_own_have_a_time_account_of_their_own(graded: Graded) -> None:
+    said = " ".join(graded.rows["slow_cells"].record.notes)
+    assert "not run, your own cells had used up their time" in said or "took more than" in said
+
+
 def test_an_untouched_set_gets_nothing_and_says_so(graded: Graded) -> None:
     row = graded.rows["stub"]
     assert row.points == 0 and row.to_mark == 0

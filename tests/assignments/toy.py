@@ -52,7 +52,7 @@ def write_source(folder: Path) -> Path:
     cells.append(new_markdown_cell("## Part 5: written\n\nWhy?"))
     written = {"grade": True, "solution": True, "points": 5}
     cells.append(marked(new_markdown_cell("Because of the reference."), "written5", **written))
-    metadata = {"grading": {"cell_seconds": 5, "total_seconds": 90, "own_seconds": 5}}
+    metadata = {"grading": {"cell_seconds": 2, "total_seconds": 60, "own_seconds": 2}}
     path = folder / "toy" / "toy.ipynb"
     path.parent.mkdir(parents=True)
     nbformat.write(new_notebook(cells=cells, metadata=metadata), path)
