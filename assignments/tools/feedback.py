@@ -6,7 +6,7 @@ from html import escape
 from pathlib import Path
 
 from assignments.tools.frame import Frame
-from assignments.tools.gradebook import Record, Row, slug, write
+from assignments.tools.records import Record, Row, slug, write
 
 PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8">
 <meta http-equiv="Content-Security-Policy"

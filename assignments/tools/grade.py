@@ -21,9 +21,10 @@ from pathlib import Path
 
 from assignments.tools import feedback, integrity
 from assignments.tools.frame import Frame, read_frame
-from assignments.tools.gradebook import Gradebook, Record, answer_of
+from assignments.tools.gradebook import Gradebook
 from assignments.tools.matching import Answer, match
 from assignments.tools.reading import Unreadable, read_cells
+from assignments.tools.records import Record
 from assignments.tools.roster import Roster
 from assignments.tools.sources import ROOT, SOURCE, set_names
 from assignments.tools.submissions import Handed, find
@@ -66,7 +67,7 @@ def grade_one(one: Handed, run: Run) -> Record:
         record.reasons[result.part] = result.reason
         record.references |= {result.part: result.reference} if result.reference else {}
     for part, answer in plan.answers.items():
-        record.answers[part] = answer_of(answer)
+        record.answers[part] = {"text": answer.text, "images": answer.images}
         if judge.frame.parts[part].written:
             record.reasons[part] = answer.by_hand
             if not (answer.text or answer.images):
@@ -91,7 +92,7 @@ def wrong_case(answers: dict[str, Answer], student: str) -> list[str]:
 
 def _careful(one: Handed, run: Run) -> Record:
     """``grade_one``, with any error of the grader's own as a note."""
-    from assignments.tools.session import SandboxError
+    from assignments.tools.nursery import SandboxError
 
     try:
         return grade_one(one, run)
@@ -219,7 +220,7 @@ def main() -> None:
         sys.exit(f"There is no folder {given.folder}: name the one with the submissions.")
     if out.is_relative_to(folder):
         sys.exit(f"{given.out} is inside the folder of submissions: choose another --out.")
-    from assignments.tools.session import SandboxError
+    from assignments.tools.nursery import SandboxError
 
     isolation = "weak" if given.allow_weak_sandbox else "best"
     run = Run(given.memory_gb, isolation, given.time_factor)

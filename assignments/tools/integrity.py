@@ -13,7 +13,7 @@ from itertools import combinations
 from pathlib import Path
 
 from assignments.tools.frame import Frame, parse
-from assignments.tools.gradebook import Record, write
+from assignments.tools.records import Record, write
 
 MODULES = (
     "sys gc ctypes inspect importlib socket subprocess multiprocessing builtins pickle".split()

@@ -22,7 +22,8 @@ from assignments import checks
 from assignments.inside import wire
 from assignments.tools.frame import Frame, Part
 from assignments.tools.matching import Plan, Step
-from assignments.tools.session import Lost, Nursery
+from assignments.tools.nursery import Nursery
+from assignments.tools.session import Lost
 
 MAX_RESTARTS = 5
 NOT_ANSWERED = "no answer"

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import ast
 import re
-import textwrap
 from dataclasses import dataclass, field
 from difflib import SequenceMatcher
 
 from assignments.tools.frame import Frame, Part, bound, parse
 from assignments.tools.reading import Cell
+from assignments.tools.repair import is_stub, mended
 from assignments.tools.sources import marks, shown
 
 EMPTY = re.compile(r"YOUR (CODE|ANSWER) HERE|#|\s")
@@ -62,38 +62,6 @@ def match(cells: list[Cell], frame: Frame) -> Plan:
     for cell in mended(cells, matcher.notes):
         matcher.place(cell)
     return matcher.plan()
-
-
-def mended(cells: list[Cell], notes: list[str]) -> list[Cell]:
-    """Join cells that were split inside a function, and take stray indentation away."""
-    kept: list[Cell] = []
-    for cell in cells:
-        before = next((one for one in reversed(kept) if one.source.strip()), None)
-        dedented = textwrap.dedent(cell.source.strip("\n"))
-        indented = dedented != cell.source.strip("\n")
-        if cell.kind == "code" and (indented or parse(cell.source) is None):
-            joined = f"{before.source}\n{cell.source}" if before else ""
-            if indented and bound(dedented, only_functions=True):
-                cell.source = dedented
-            elif before and before.kind == "code" and parse(joined) is not None:
-                before.source, before.images = joined, before.images + cell.images
-                notes.append("a cell that was split inside a function was joined again")
-                continue
-        kept.append(cell)
-    return kept
-
-
-def is_stub(source: str) -> bool:
-    """Whether a cell only defines functions that do nothing yet."""
-    tree = parse(source)
-    if tree is None or not all(isinstance(one, ast.FunctionDef) for one in tree.body):
-        return False
-    for function in tree.body:
-        for one in function.body:
-            text = isinstance(one, ast.Expr) and isinstance(one.value, ast.Constant)
-            if not (text or isinstance(one, ast.Pass) or "NotImplemented" in ast.unparse(one)):
-                return False
-    return True
 
 
 class _Matcher:

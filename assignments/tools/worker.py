@@ -12,8 +12,8 @@ import torch
 from assignments.tools.frame import Frame, read_frame
 from assignments.tools.judge import Court
 from assignments.tools.matching import match
+from assignments.tools.nursery import Limits, Nursery, SandboxError
 from assignments.tools.reading import Cell
-from assignments.tools.session import Limits, Nursery, SandboxError
 from assignments.tools.sources import marks, shown
 
 _nurseries: dict[tuple, Nursery] = {}

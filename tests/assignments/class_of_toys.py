@@ -11,7 +11,7 @@ from pathlib import Path
 
 from toy import RIGHT, answered, at, code, index, text
 
-from assignments.tools.gradebook import Record
+from assignments.tools.records import Record
 from assignments.tools.submissions import Handed
 
 ALWAYS = "class Same(list):\n    __eq__ = lambda *a: True\n    __ne__ = lambda *a: False\n"

@@ -9,8 +9,9 @@ import pytest
 
 from assignments.tools.feedback import marking_page, student_page
 from assignments.tools.frame import read_frame
-from assignments.tools.gradebook import Gradebook, Record, slug
+from assignments.tools.gradebook import Gradebook
 from assignments.tools.integrity import fingerprint, similar, suspicious
+from assignments.tools.records import Record, slug
 from assignments.tools.roster import Roster
 from assignments.tools.sources import set_names
 

@@ -32,8 +32,8 @@ from assignments.tools import worker
 from assignments.tools.frame import read_frame
 from assignments.tools.grade import Run, grade_all
 from assignments.tools.grade import graded as records_of
-from assignments.tools.gradebook import Row, slug
-from assignments.tools.session import SandboxError
+from assignments.tools.nursery import SandboxError
+from assignments.tools.records import Row, slug
 from assignments.tools.sources import ROOT
 from assignments.tools.submissions import Handed
 from assignments.tools.worker import reference
