@@ -54,8 +54,10 @@ def test_marks_given_by_hand_are_kept_and_count(tmp_path: Path) -> None:
     one.write_tables()
     marks = (tmp_path / "marks.csv").read_text(encoding="utf-8")
     assert marks.count("ps1,1,written") == 2
-    marked = marks.replace("written6,,5,", "written6,3.5,5,well said").replace(
-        "written7,,5,", 'written7,"4,5",5,'
+    marked = (
+        marks.replace("written6,,5,", "written6,3.5,5,well said")
+        .replace("written7,,5,", 'written7,"4,5",5,')
+        .replace("written8,,6,", "written8,6,6,")
     )
     (tmp_path / "marks.csv").write_text(marked + "ps1,1,part1,0,3,copied,\r\n", encoding="utf-8")
     (row,) = [row for row in book(tmp_path, record("1")).write_tables() if row.parts]
@@ -93,7 +95,7 @@ def test_a_set_with_answers_to_mark_has_no_grade_in_the_exports(tmp_path: Path) 
     assert canvas["1"] | {"ps1": ""} == canvas["1"] and canvas["1"]["ID"] == "91"
     (moodle,) = table(tmp_path / "moodle-ps1.csv")
     assert moodle["Identifier"] == "Participant 91" and moodle["Grade"] == ""
-    assert "2 answers are still to be marked" in moodle["Feedback comments"]
+    assert "3 answers are still to be marked" in moodle["Feedback comments"]
 
 
 def test_no_text_of_a_student_is_markup_or_a_formula(tmp_path: Path) -> None:
