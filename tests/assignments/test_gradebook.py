@@ -53,7 +53,7 @@ def test_marks_given_by_hand_are_kept_and_count(tmp_path: Path) -> None:
     one = book(tmp_path, record("1"))
     one.write_tables()
     marks = (tmp_path / "marks.csv").read_text(encoding="utf-8")
-    assert marks.count("ps1,1,written") == 2
+    assert marks.count("ps1,1,written") == 3
     marked = (
         marks.replace("written6,,5,", "written6,3.5,5,well said")
         .replace("written7,,5,", 'written7,"4,5",5,')
