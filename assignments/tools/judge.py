@@ -127,7 +127,7 @@ class Court:
         self.own_left = self.factor * limits.get("own_seconds", 120)
         self.cell_seconds = self.factor * limits["cell_seconds"]
         self.left = self.factor * limits["total_seconds"]
-        self.notes, self.restarts, self.lost = [], 0, False
+        self.notes, self.restarts = [], 0
         self.done: list[Step] = []
         space, results = self.space | {"STUDENT": student}, {}
         self.session = self.nursery.session()
@@ -238,15 +238,15 @@ class Court:
         kind, text = type(error).__name__, str(error)
         if isinstance(error, NotImplementedError):
             return f"{NOT_ANSWERED}: NotImplementedError"
-        if not getattr(error, "of_student", False):
-            brief = getattr(error, "brief", text) if stage == "hidden" else text
-            return brief if isinstance(error, AssertionError) else f"{kind}: {brief}"
         if isinstance(error, TimeoutError):
             return text
-        told = [checks.HOOK_LEFT, checks.WEIGHTS_CHANGED]
-        told += [f"calls the book's own {name}" for name in forbidden]
         if stage == "visible":
             return text if isinstance(error, AssertionError) else f"{kind}: {text}"
+        if isinstance(error, AssertionError) and not hasattr(error, "of_student"):
+            return getattr(error, "brief", text)
+        # From here on the text may be the student's, and repeat what a hidden test gave.
+        told = [checks.HOOK_LEFT, checks.WEIGHTS_CHANGED]
+        told += [f"calls the book's own {name}" for name in forbidden]
         for known in told:
             if known in text:
                 return known

@@ -94,16 +94,19 @@ class _Matcher:
             return
         if index in self.answer_cells:
             self.here = index
-        if is_stub(cell.source) and bound(cell.source) or not EMPTY.sub("", cell.source):
+        names = bound(cell.source)
+        if names and set(names) <= set(self.wanted) and is_stub(cell.source):
             return  # as it was handed out
+        if not EMPTY.sub("", cell.source):
+            return
         if index in self.answer_cells:
             part = self.frame.cells[index].metadata.nbgrader.grade_id
             if self.frame.parts[part].written:
                 return self._write(part, cell)
-            names = [self.wanted[name] for name in bound(cell.source) if name in self.wanted]
-            part = part if part in names or not names else names[0]
+            parts = [self.wanted[name] for name in names if name in self.wanted]
+            part = part if part in parts or not parts else parts[0]
             return self.code[part].append(cell)
-        for name in bound(cell.source):
+        for name in names:
             if name in self.wanted:
                 if cell.kind != "code":
                     self.notes.append(f"{self.wanted[name]} was in a {cell.kind} cell; it was run")
