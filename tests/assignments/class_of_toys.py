@@ -57,6 +57,7 @@ TRICKS = {
     "mutates-input": "def times1(x):\n    x[:] = [0.0 for one in x]\n    return x",
     "long-shape": "import torch\ndef times1(x): return torch.zeros(int(abs(x[0])) % 97 + 3)",
     "tells-inputs": "def times1(x): raise ValueError(f'inputs {x}')",
+    "tells-by-time": "def times1(x): raise TimeoutError(f'inputs {x}')",
     "string": "def times1(x): return 'passed'",
     "nan": "def times1(x): return [float('nan')] * len(x)",
     "empty": "def times1(x): return []",
