@@ -53,7 +53,7 @@ TRICKS = {
     "def times1(x): return 0",
     "stops-others": "import os, signal\nfor n in (os.getppid(), 1, -1):\n"
     "    try: os.kill(n, signal.SIGTERM)\n    except OSError: pass\ndef times1(x): return 0",
-    "returns-changed-input": "def times1(x):\n    x[:] = [1 * one for one in x]\n    return x",
+    "returns-changed-input": "def times1(x):\n    y = list(x)\n    x.clear()\n    return y",
     "mutates-input": "def times1(x):\n    x[:] = [0.0 for one in x]\n    return x",
     "long-shape": "import torch\ndef times1(x): return torch.zeros(int(abs(x[0])) % 97 + 3)",
     "tells-inputs": "def times1(x): raise ValueError(f'inputs {x}')",
