@@ -137,6 +137,8 @@ def turning_point(betas, gaps):
     return min(found, key=abs) if found else float('nan')
 """,
     "part8": """
+STUDENT = "ada"
+
 def effect_curve(m, t, right, other, l, p, alphas):
     logits = torch.cat([scaled(m, t, l, p, a, 1) for a in alphas])
     return logits[:, right[0]] - logits[:, other[0]]

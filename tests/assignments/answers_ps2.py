@@ -141,6 +141,8 @@ def on_the_front(points):
     return keep
 """,
     "part8": """
+STUDENT = "ada"
+
 def trade_off(model, task, layers, margin, weights, steps, rate):
     out = torch.zeros(len(weights), 2)
     for i, w in enumerate(weights):

@@ -119,6 +119,8 @@ def coupling_and_slope(y1, y2, x):
     return (y1 @ y2 / (y1 @ y1)).item(), stats.linregress(x @ y1, x @ y2).slope
 """,
     "part8": """
+STUDENT = "ada"
+
 def cosines(model, layer, m1, m2):
     w = model.ln_final.weight
     W = torch.stack([ov(model, layer, h) for h in range(model.cfg.n_heads)])

@@ -149,6 +149,8 @@ def choose_then_report(multiples, gaps_choose, gaps_report):
     return multiples[i], gaps_report[i]
 """,
     "part8": """
+STUDENT = "ada"
+
 def gaps(model, prompts, n, layer, v, multiples):
     f = prompts.female.float()
     weights = f / f.sum() - (1 - f) / (1 - f).sum()
