@@ -171,14 +171,20 @@ def test_where_student_code_cannot_run_the_grading_stops_with_a_reason(graded, t
     source = tmp_path / "source"
     shutil.copytree(graded.source, source)
     notebook = source / "toy" / "toy.ipynb"
-    for old, new, reason in [
-        ("return [3 * one", "return [2 * one", "the reference answer of toy, part3, fails"),
-        ("near(times2(", "(lambda *a: 0)((", "an empty answer passes toy, part2"),
-        ("from helpers.results", "from helpers.nothing", "cannot be set up: ModuleNotFoundError"),
+    nothing = "(lambda *a: 0)("
+    for changes, reason in [
+        ({"return [3 * one": "return [2 * one"}, "the reference answer of toy, part3, fails"),
+        (
+            {"near(times2(": f"{nothing}(", "near(got, [2 ": f"{nothing}got, [2 "},
+            "an empty answer passes toy, part2",
+        ),
+        ({"helpers.results": "helpers.nothing"}, "cannot be set up: ModuleNotFoundError"),
     ]:
-        text = notebook.read_text(encoding="utf-8")
-        assert old in text
-        notebook.write_text(text.replace(old, new), encoding="utf-8")
+        text = changed = notebook.read_text(encoding="utf-8")
+        for old, new in changes.items():
+            assert old in changed
+            changed = changed.replace(old, new)
+        notebook.write_text(changed, encoding="utf-8")
         with pytest.raises(SandboxError, match=reason):
             grade_all(graded.handed_in, tmp_path / reason[:5], Run(2.5, source=source), jobs=0)
         assert not list((tmp_path / reason[:5]).glob("records/toy/z*"))
