@@ -162,8 +162,9 @@ class Intervention(nn.Module, ABC):
         for site in self.points.sites:
             for layer, number in enumerate(self.points.layers):
                 hooks.append((self.hook_name(site, number), hook(site, layer)))
-        before, self._at = self._at, at
+        before = self._at
         try:
+            self._at = at
             with hooked(model, hooks):
                 yield
         finally:
