@@ -112,16 +112,17 @@ class Intervention(nn.Module, ABC):
             ValueError: another model than the points' own, or a β that is not finite; inside the
                 block, a prompt of another length or a batch of another size than beta.
         """
-        beta = self._strengths(beta)
-        if not beta.ndim and beta == 0:
+        strengths = self._strengths(beta)
+        if not isinstance(beta, Tensor) and beta == 0:
             self.points.check_model(model)
             yield model
             return
 
         def change(h: Tensor, site: str, layer: int) -> Tensor:
-            if beta.ndim and len(beta) != len(h):
-                raise ValueError(f"beta has {len(beta)} values for a batch of {len(h)} prompts.")
-            rows = beta if beta.ndim == 0 else beta.view(-1, *[1] * (h.ndim - 1))
+            n = len(strengths) if strengths.ndim else None
+            if n is not None and n != len(h):
+                raise ValueError(f"beta has {n} values for a batch of {len(h)} prompts.")
+            rows = strengths if n is None else strengths.view(-1, *[1] * (h.ndim - 1))
             return self.edit(model, h, site, layer, rows)
 
         with self.hooked(model, change, at):
@@ -130,10 +131,11 @@ class Intervention(nn.Module, ABC):
     def _strengths(self, betas: Beta | list[float]) -> Tensor:
         """Strengths in the precision of θ and on its device."""
         theta = next(iter(self.theta.values()))
-        betas = torch.as_tensor(betas, dtype=theta.dtype, device=theta.device)
+        # Where they are given, which for numbers is the CPU: a GPU would have to be waited for.
+        betas = torch.as_tensor(betas, dtype=theta.dtype)
         if not betas.isfinite().all():
             raise ValueError(f"beta = {betas.tolist()} must be finite.")
-        return betas
+        return betas.to(theta.device)
 
     @contextmanager
     def hooked(
