@@ -58,12 +58,11 @@ def student_interval(values: ArrayLike | Tensor, confidence: float = 0.95) -> In
     return Interval(mean, mean - reach, mean + reach)
 
 
-def mean_and_interval(values: Iterable[float], *, seed: int = 0) -> Interval:
+def mean_and_interval(values: Iterable[float]) -> Interval:
     """Mean of the finite values, with Student's interval.
 
     Args:
         values: NaN and infinity are left out. One value alone has no interval: NaN.
-        seed: of no influence.
 
     Raises:
         ValueError: no finite value.
@@ -96,14 +95,11 @@ def share_and_interval(hits: Iterable[bool]) -> Interval:
     return Interval(sum(hits) / len(hits), float(interval.low), float(interval.high))
 
 
-def rank_correlation(a: Iterable[float], b: Iterable[float], *, seed: int = 0) -> Interval:
+def rank_correlation(a: Iterable[float], b: Iterable[float]) -> Interval:
     """Spearman's correlation over independent pairs, with Bonett and Wright's (2000) interval.
 
     That is Fisher's transform with the standard error √((1 + ρ²/2)/(n − 3)). NaN if one of the two
     does not vary or there are fewer than four pairs.
-
-    Args:
-        seed: of no influence.
     """
     a, b = np.asarray(list(a), dtype=float), np.asarray(list(b), dtype=float)
     if np.ptp(a) == 0 or np.ptp(b) == 0 or len(a) < 4:

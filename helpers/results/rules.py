@@ -71,8 +71,9 @@ def above(
 ) -> Condition:
     """The mean of independent values is above a limit.
 
-    Met if Student's interval lies above the limit, failed if below, open if it contains it. The
-    power is simulated: values are drawn from this run's, moved so that their mean is ``if_right``.
+    Met if Student's interval lies above the limit, failed if below, open if it contains it; open
+    too if the values are equal, for then their spread is unknown. The power is simulated: values
+    are drawn from this run's, moved so that their mean is ``if_right``.
 
     Args:
         values: one number for each independent unit, at least two.
@@ -92,6 +93,8 @@ def above(
     n = len(values)
     if n < 2:
         raise ValueError(f"a mean of {n} values has no interval; at least two are needed.")
+    if np.ptp(values) == 0:
+        return Condition(None, 0.0)
     quantile = t.ppf(1 - 0.05 / max(of, 2), n - 1)
     mean, reach = values.mean(), quantile * sem(values)
     met = True if mean - reach > limit else False if mean + reach < limit else None

@@ -175,6 +175,7 @@ def test_a_mean_is_above_below_or_open() -> None:
     values = np.arange(10.0)  # mean 4.5, interval from 2.3 to 6.7
     assert [above(values, limit, if_right=9.0).met for limit in (2, 4, 7)] == [True, None, False]
     assert within(values, 2, 7, if_right=4.5).met and within(values, 2, 4, if_right=3).met is None
+    assert above([3.0, 3.0], 2, if_right=3.0) == (None, 0.0)  # equal by chance, perhaps
     with pytest.raises(ValueError, match="at least two"):
         above([1.0], 0, if_right=1.0)
 
