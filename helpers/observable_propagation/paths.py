@@ -179,6 +179,7 @@ def reading(
         raise TypeError("reading takes the tokens of one prompt, a tensor with one axis.")
     check_tokens(model, tokens[None])
     n_pos = int(ends(tokens[None])) + 1
+    tokens = tokens[:n_pos]
     where = rows(positions, n_pos, "position").tolist()
     if len(where) != len(chain) + 1:
         raise ValueError(f"{show(chain)} needs {len(chain) + 1} positions, not {len(where)}.")

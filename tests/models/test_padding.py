@@ -221,11 +221,13 @@ REFUSED = {
     "counterfactual": counterfactual,
     "check_one_length": lambda model, p: tokens.check_one_length(p.tokens),
 }
-# Inner parts of the above, what holds or describes prompts, and controls for one prompt.
+# Inner parts of the above, what holds or describes prompts, takes ids of single tokens, or runs one
+# prompt of its own.
 OTHERS = {
     "Runs.of", "Prefix.last_logits", "last_logits_after", "Intervention.check_tokens",
     "check_tokens", "ends", "at_ends", "is_padded", "resolve_position", "tokenize",
     "largest_batch", "rows_of", "step", "continuation", "show_map", "steering.steer",
+    "token_vectors", "unembed", "resumed_logits",
 }  # fmt: skip
 
 
