@@ -386,7 +386,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for case in given.cases:
         rows += CASES[case](model, given)
     # Record the table with its provenance, and show it.
-    table = pd.DataFrame(rows, columns=COLUMNS).fillna({"note": ""})
+    table = pd.DataFrame([{"note": "", **row} for row in rows], columns=COLUMNS)
     origin = provenance(model, **sizes, limit=SLOW)
     record(table, given.out, origin | {"wall_seconds": round(time.perf_counter() - start, 1)})
     shown = table.drop(columns=["median", "repeats"])

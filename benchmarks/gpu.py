@@ -260,7 +260,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in given.steps:
         for row in rows_of(name, given):
             rows.append({"step": name, **row})
-            table = pd.DataFrame(rows, columns=COLUMNS).fillna({"note": ""})
+            table = pd.DataFrame(rows, columns=COLUMNS)
             # Not the sum of the rows: one of them is extrapolated.
             wall = {"wall_seconds": round(time.perf_counter() - start, 1)}
             record(table, given.out / "gpu.csv", origin | wall)
