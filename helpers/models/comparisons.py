@@ -155,20 +155,26 @@ def scale_and_cap(
     config = model.original_model.config.get_text_config()
     named = (getattr(config, name, None) for name in ("final_logit_softcapping", "logits_soft_cap"))
     for cap in filter(None, named):
-        before = cap * (logits.double() / cap).atanh()
-        scale = ratio_of(partial(logits_of, model, kept, before, 1.0, None))
+        before = (cap * (logits.double() / cap).atanh()).to(logits)
+        scale = ratio_of(model, partial(logits_of, model, kept, before, 1.0, None))
         if error_of(*logits_of(model, kept, logits, scale, cap)) <= tolerance(logits.dtype):
             return scale, cap
-    return ratio_of(partial(logits_of, model, kept, logits, 1.0, None)), None
+    return ratio_of(model, partial(logits_of, model, kept, logits, 1.0, None)), None
 
 
-def ratio_of(both: Callable[[], Pair]) -> float:
-    """The factor between a formula's result and the model's; of few digits if one is near."""
+def ratio_of(model: TransformerBridge, both: Callable[[], Pair]) -> float:
+    """The factor between a formula's result and the model's: 1 or one of its configuration's."""
     try:
         ours, theirs = both()
     except Exception:  # the comparison that follows says why
         return 1.0
+    near = tolerance(theirs.dtype) / 10
     ours, theirs = ours.double(), theirs.double()
     factor = ((ours * theirs).sum() / (ours * ours).sum()).item()
-    short = (float(f"{factor:.{digits}g}") for digits in range(1, 7))
-    return next((value for value in short if isclose(value, factor, rel_tol=1e-7)), factor)
+    exact = [1.0]
+    for value in model.original_model.config.get_text_config().to_dict().values():
+        if isinstance(value, (int, float)) and value:
+            exact += [float(value), 1 / value]
+    closest = min(exact, key=lambda value: abs(value - factor))
+    # What no configuration names is taken as it was measured.
+    return closest if isclose(closest, factor, rel_tol=near) else factor

@@ -112,7 +112,7 @@ def check(model: TransformerBridge) -> Facts:
         for part, formula in (("attn", "attention"), ("mlp", "mlp")):
             if layer == 0:
                 scales[part] = comparisons.ratio_of(
-                    partial(comparisons.written, model, kept, 0, part)
+                    model, partial(comparisons.written, model, kept, 0, part)
                 )
             holds(
                 formula, where, partial(comparisons.written, model, kept, layer, part, scales[part])

@@ -55,8 +55,8 @@ ARCHITECTURES = {
     "gemma3-270m": (
         Gemma3ForCausalLM,
         Gemma3TextConfig,
-        {"num_hidden_layers": 5, "num_attention_heads": 4, "num_key_value_heads": 1}
-        | {"head_dim": 16, "query_pre_attn_scalar": 16, **SIZES},
+        {"num_hidden_layers": 6, "num_attention_heads": 8, "num_key_value_heads": 2}
+        | {"head_dim": 8, "query_pre_attn_scalar": 8, **SIZES},
     ),
     "pythia-1.4b": (
         GPTNeoXForCausalLM,
