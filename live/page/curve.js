@@ -5,6 +5,7 @@ import { element, shown, signed, table } from "./dom.js";
 const WIDTH = 480;
 const HEIGHT = 240;
 const EDGE = 34;
+const RIGHT = 80; // for the answers' names
 
 /** Where the difference of the two answers changes its sign. */
 export function crossings(points) {
@@ -30,7 +31,7 @@ export function drawCurve(host, points, answers) {
   const all = points.flatMap(({ logits }) => logits);
   const [low, high] = [Math.min(...all), Math.max(...all)];
   const [first, last] = [points[0].beta, points.at(-1).beta];
-  const x = (beta) => EDGE + ((beta - first) / (last - first)) * (WIDTH - 2 * EDGE);
+  const x = (beta) => EDGE + ((beta - first) / (last - first)) * (WIDTH - EDGE - RIGHT);
   const y = (logit) => HEIGHT - EDGE - ((logit - low) / (high - low || 1)) * (HEIGHT - 2 * EDGE);
   const texts = answers.map(({ text }) => shown(text));
   const found = crossings(points);
@@ -52,11 +53,12 @@ export function drawCurve(host, points, answers) {
   for (const logit of [low, high]) {
     picture.append(svg("text", { x: 2, y: y(logit) + 4 }, logit.toFixed(1)));
   }
+  picture.append(svg("text", { x: 2, y: 14 }, "logit in nats"));
   texts.forEach((text, answer) => {
     const at = points.map(({ beta, logits }) => `${x(beta)},${y(logits[answer])}`);
     picture.append(svg("polyline", { points: at.join(" "), class: `line-${answer}` }));
-    const label = { x: x(last) - 4, y: y(points.at(-1).logits[answer]) - 6 };
-    picture.append(svg("text", { ...label, "text-anchor": "end", class: `text-${answer}` }, text));
+    const label = { x: x(last) + 6, y: y(points.at(-1).logits[answer]) + 4 };
+    picture.append(svg("text", { ...label, class: `text-${answer}` }, text));
   });
   const rows = points.map(({ beta, logits }) => [
     signed(beta, 1),
