@@ -89,7 +89,10 @@ WRONG = {
         "training prompts": ("scalars, task.test)", "scalars, task.train)"),
         "columns exchanged": ("[result.E0, result.F]", "[result.F, result.E0]"),
         "F as a distance": ("[result.E0, result.F]", "[result.E0, -result.F]"),
-        "margin ignored": ("layers, margin, weight", "layers, 0.1, weight"),
+        "margin ignored": (
+            "= fitted(model, task, layers, margin",
+            "= fitted(model, task, layers, 0.1",
+        ),
         "one step": ("weight, steps, rate", "weight, 1, rate"),
         "first weight for all": ("margin, weight, steps", "margin, weights[0], steps"),
         "sorted": ("in weights:", "in sorted(weights):"),
