@@ -51,7 +51,7 @@ def test_every_template_has_its_name_at_one_position(smollm2, template):
 
 
 def test_names_and_templates_that_do_not_fit_are_refused(smollm2):
-    with pytest.raises(ValueError, match=r"must have '\{name\}' in it"):
+    with pytest.raises(ValueError, match=r"must have ' \{name\}' in it"):
         NamePrompts.of(smollm2, "A friend of mine", [("Jane", "F")])
     with pytest.raises(ValueError, match="' Chloe' is . tokens"):
         NamePrompts.of(smollm2, SUBJECT, [("Chloe", "F")])
