@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -35,6 +36,7 @@ ROOT = Path(__file__).parents[1]
 HERE = Path(__file__).parent
 WORK = ROOT / "_build" / "live"
 WASM = "onnxruntime-web/dist/ort-wasm-simd-threaded.wasm"
+EXTRA = ("onnx", "onnxruntime", "onnxscript")
 SEED = 0
 # As in the chapter "One prompt, a few scalars".
 EPOCHS, LEARNING_RATE, OBJECTIVE = 25, 1e-2, Objective(margin=1.0, lambda_f=1.0, lambda_m=1.0)
@@ -85,7 +87,7 @@ def bundle(modules: Path, into: Path) -> None:
 def graphs_of(shape: Shape) -> dict[str, bytes]:
     """The graphs, exported anew if their code or a version has changed."""
     digest = hashlib.sha256((HERE / "graph.py").read_bytes() + repr(shape).encode())
-    for package in ("torch", "onnx", "onnxscript"):
+    for package in ("torch", *EXTRA):
         digest.update(importlib.metadata.version(package).encode())
     folder = WORK / f"graphs-{digest.hexdigest()[:12]}"
     if not folder.is_dir():
@@ -149,6 +151,11 @@ def build(site: Path) -> Path:
     """
     WORK.mkdir(parents=True, exist_ok=True)
     # What can be refused at once comes first.
+    if missing := [name for name in EXTRA if find_spec(name) is None]:
+        raise RuntimeError(
+            f"{', '.join(missing)} is not installed. Install the extra with "
+            "pip install -c constraints.txt -e '.[live]' and run make live again."
+        )
     modules = npm_packages(WORK / "npm")
     with tempfile.TemporaryDirectory(dir=WORK, prefix="making-") as name:
         made = Path(name) / "live"

@@ -45,9 +45,11 @@ const methods = {
     );
   },
 
-  /** A prompt's token ids with the beginning-of-sequence token, and each token's text. */
+  /** A prompt's token ids with one beginning-of-sequence token in front, and each token's text. */
   tokens(text) {
-    const ids = [manifest.bos, ...encode(text)];
+    if (!text) throw new Error("The prompt has no tokens: type a text.");
+    const own = encode(text);
+    const ids = own[0] === manifest.bos ? own : [manifest.bos, ...own];
     return { ids, pieces: ids.map(decode) };
   },
 

@@ -116,6 +116,13 @@ def test_graphs_that_are_not_the_model_are_refused(monkeypatch) -> None:
             check.differences(None, Off(by), cases)
 
 
+def test_a_machine_without_the_extra_is_told_what_to_install(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(build, "WORK", tmp_path / "work")
+    monkeypatch.setattr(build, "EXTRA", ("gguf", "no_such_package"))
+    with pytest.raises(RuntimeError, match=r"^no_such_package is not installed.*\[live\]"):
+        build.build(tmp_path)
+
+
 def test_a_machine_without_npm_is_told_what_to_install(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(RuntimeError, match="Node.js"):

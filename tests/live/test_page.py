@@ -121,7 +121,7 @@ def test_finds_itself_to_be_the_book_s_model(page: Page) -> None:
         ("When Ruth met with Steven, Steven gave the book to", " Ruth", " Steven"),
         ("Привет, мир! 1234 🙂", " the", " a"),
         ("a\n\n  b", " c", "c"),
-        ("", " I", "The"),
+        ("<|im_start|>user\nHello", " I", "The"),
     ],
 )
 def test_a_typed_prompt_gives_python_s_logits(page: Page, smollm2, prompt) -> None:
@@ -138,6 +138,7 @@ def test_a_typed_prompt_gives_python_s_logits(page: Page, smollm2, prompt) -> No
 def test_an_answer_of_several_tokens_shows_its_pieces(page: Page) -> None:
     said = run_prompt(page, "Hello", " Tegucigalpa", " Paris")
     assert "tokens (" in said and "␣" in said and " · " in said
+    assert "no tokens" in run_prompt(page, "", " Rome", " Paris")
     assert "same token" in run_prompt(page, "Hello", " Paris", " Paris")
     assert "at most 128" in run_prompt(page, "word " * 200, " a", " b")
 
