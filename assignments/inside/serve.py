@@ -53,6 +53,7 @@ def main(control: socket.socket, policy: dict) -> None:
 
 def _guard(control: socket.socket, channel: socket.socket, policy: dict) -> None:
     """Build the walls, start the worker, wait for its end, and end what it leaves behind."""
+    # Whatever the worker starts becomes a child of this process, which dies with its parent.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     walls.prctl(walls.PR_SET_PDEATHSIG, signal.SIGKILL)
     walls.prctl(walls.PR_SET_CHILD_SUBREAPER, 1)
@@ -78,6 +79,7 @@ def _guard(control: socket.socket, channel: socket.socket, policy: dict) -> None
 
 def _work(channel: socket.socket, policy: dict, apart: bool) -> None:
     """Shut this process in, and answer requests."""
+    # Only the channel stays open, as descriptor 3.
     walls.prctl(walls.PR_SET_PDEATHSIG, signal.SIGKILL)
     nothing = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):
@@ -86,6 +88,7 @@ def _work(channel: socket.socket, policy: dict, apart: bool) -> None:
     os.closerange(4, 4096)
     channel.detach()
     channel = socket.socket(fileno=3)
+    # From here on: a file system of its own, limits, and no privileges.
     try:
         if apart:
             walls.new_root(policy["readable"], policy["file_bytes"])

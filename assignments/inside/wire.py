@@ -18,10 +18,8 @@ import torch
 
 MAX_BYTES = 2**26  # of a message: logits of 100 prompts over 49,152 tokens
 MAX_DEPTH = 8
-DTYPES = {
-    f"torch.{name}": np.dtype(name)
-    for name in "float64 float32 float16 int64 int32 int16 int8 uint8 bool".split()
-}
+NAMES = "float64 float32 float16 int64 int32 int16 int8 uint8 bool".split()
+DTYPES = {f"torch.{name}": np.dtype(name) for name in NAMES}
 
 
 class BrokenMessage(Exception):
@@ -34,6 +32,7 @@ def encode(value: object, depth: int = 0) -> object:
     Raises:
         TypeError: a type that cannot leave the sandbox.
     """
+    # What JSON has, then arrays by their bytes, then containers.
     if depth > MAX_DEPTH:
         raise TypeError(f"containers are nested more than {MAX_DEPTH} deep")
     if value is None or type(value) is bool:

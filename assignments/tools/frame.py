@@ -99,6 +99,7 @@ def bound(source: str, only_functions: bool = False) -> list[str]:
     """Names that a cell defines at its top level, in order."""
     tree, names = parse(source), []
     waiting = list(tree.body) if tree else []
+    # Statements at the top level, and those inside if, try, with and loops.
     while waiting:
         node = waiting.pop(0)
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):

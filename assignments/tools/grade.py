@@ -60,6 +60,7 @@ def grade_one(one: Handed, run: Run) -> Record:
         record.notes.append(f"{error}: a person has to look at it")
         return record
     plan = match(cells, judge.frame)
+    # Code by its checks; written answers wait for a person.
     results = judge.grade(plan, one.student)
     record.notes += [*notes, *plan.notes, *judge.notes]
     for result in results:
@@ -137,6 +138,7 @@ def grade_all(
     out.chmod(0o700)
     book, code, waiting = Gradebook(out, frames, roster), code_digest(run.source), []
     digests = {}
+    # What is unchanged since the last time keeps its row.
     for one in find(folder, frames, roster):
         key = one.set, one.student
         digests[key] = fingerprint_of(one, run, code)

@@ -124,6 +124,7 @@ class Court:
             SandboxError: no sandbox can be started.
         """
         limits = self.frame.limits
+        # Time accounts: of the student's own cells, of one cell, of the whole set.
         self.own_left = self.factor * limits.get("own_seconds", 120)
         self.cell_seconds = self.factor * limits["cell_seconds"]
         self.left = self.factor * limits["total_seconds"]
@@ -131,6 +132,7 @@ class Court:
         self.done: list[Step] = []
         space, results = self.space | {"STUDENT": student}, {}
         self.session = self.nursery.session()
+        # A check that fails runs again at the end, in case a later cell mends the answer.
         try:
             for step in plan.steps:
                 if step.kind == "check":
@@ -178,6 +180,7 @@ class Court:
             return
         session = self.session
         kind = "given" if step.kind == "given" else "cell"
+        # After an error the next cell runs all the same; a cell that ends the sandbox is left out.
         try:
             reply = session.ask(kind, max(1, left), source=step.source)
         except Lost as error:
@@ -218,6 +221,7 @@ class Court:
             return Result(name, False, f"{NOT_ANSWERED} was found")
         if self.restarts > MAX_RESTARTS or self.left <= 0:
             return Result(name, None, "not run: earlier parts used up the time of the whole set")
+        # The student's functions are called in the sandbox; everything else of a check runs here.
         found = re.findall(r"own_work\(\w+, (.+)\)", part.visible)
         forbidden = re.findall(r'"(\w+)"', " ".join(found))
         self.check_left, here = self.cell_seconds, dict(space)

@@ -18,7 +18,8 @@ from assignments.tools.roster import Roster, folded
 
 NOTEBOOK = re.compile(r"(\.ipynb)(\.(txt|json|md|bin))?( \(\d+\))?$|\.json$", re.IGNORECASE)
 IGNORED = re.compile(
-    r"checks\.py|.*_attempt_[\d-]+\.txt|thumbs\.db|desktop\.ini|timestamp\.txt|__MACOSX|__pycache__|.*\.pyc",
+    r"checks\.py|.*_attempt_[\d-]+\.txt|thumbs\.db|desktop\.ini|timestamp\.txt|__MACOSX"
+    r"|__pycache__|.*\.pyc",
     re.IGNORECASE,
 )
 # How the exports of learning platforms name a file or folder.
@@ -29,9 +30,9 @@ LMS = [
     re.compile(r"(?P<id>[^+]+)\+(?P<rest>[^+]+)\+[^+]+(?:\+.*)?"),  # nbgrader's exchange
 ]
 NOISE = re.compile(
-    r"(v?\d+|draft|final(ly)?|copy|kopie|version|new|old|fixed|late|submission|submitted|homework|hw"
-    r"|solutions?|answers?|problem|set|assignment|notebook|untitled|checkpoint|my|the|last|of|done"
-    r"|corrected|export|ipynb)",
+    r"(v?\d+|draft|final(ly)?|copy|kopie|version|new|old|fixed|late|submission|submitted|homework"
+    r"|hw|solutions?|answers?|problem|set|assignment|notebook|untitled|checkpoint|my|the|last|of"
+    r"|done|corrected|export|ipynb)",
     re.IGNORECASE,
 )
 GROUP = re.compile(
@@ -72,6 +73,7 @@ def find(folder: Path, frames: dict[str, Frame], roster: Roster) -> list[Handed]
     Every file below the folder is in the result or named in the notes of one that is, but for
     hidden files and handed-out ones.
     """
+    # The newest file counts, so older ones come first.
     longest_first = sorted(frames, key=len, reverse=True)
     names = re.compile(rf"({'|'.join(map(re.escape, longest_first))})(?![0-9])", re.IGNORECASE)
     files = sorted(_files(folder), key=lambda file: (file.when, file.parts))
@@ -107,6 +109,7 @@ def find(folder: Path, frames: dict[str, Frame], roster: Roster) -> list[Handed]
 
 def _files(folder: Path) -> Iterator[_File]:
     """Every file, also in zip files; links are named and not followed."""
+    # In the order of their names, on every machine.
     for place, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not _hidden(name))
         here = Path(place)

@@ -6,6 +6,7 @@ The reference answers must pass every check, and answers that return nothing mus
 from __future__ import annotations
 
 import atexit
+import re
 
 import torch
 
@@ -47,9 +48,9 @@ def court(name: str, run) -> Court:
             raise SandboxError(
                 f"{name} cannot be set up: {type(error).__name__}: {error}"
             ) from error
-        wrong = [
-            result for result in one.grade(match(reference(frame), frame)) if not result.passed
-        ]
+        # The reference answers must pass, and answers that return nothing must fail.
+        results = one.grade(match(reference(frame), frame))
+        wrong = [result for result in results if not result.passed]
         if wrong:
             raise SandboxError(
                 f"the reference answer of {name}, {wrong[0].part}, fails: {wrong[0].reason}. "
@@ -67,9 +68,8 @@ def reference(frame: Frame) -> list[Cell]:
     cells = []
     for cell in frame.cells:
         text = cell.source if marks(cell).get("solution") else shown(cell.source)
-        lines = [
-            line for line in text.splitlines() if "### BEGIN" not in line and "### END" not in line
-        ]
+        marked = re.compile(r"### (BEGIN|END)")
+        lines = [line for line in text.splitlines() if not marked.search(line)]
         cells.append(_cell(cell, "\n".join(lines)))
     return cells
 
