@@ -9,6 +9,8 @@ Weights have the layout of a GGUF file: [out, in], and rotary pairs of query and
 
 from __future__ import annotations
 
+import logging
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -153,16 +155,19 @@ def _onnx(f: Callable, inputs: dict[str, tuple]) -> bytes:
         def forward(self, inputs):
             return self.graph(*inputs.values())
 
-    program = torch.onnx.export(
-        Traced(),
-        (),
-        kwargs={"inputs": examples},
-        dynamic_shapes={"inputs": {name: axes for name, (_, axes) in inputs.items()}},
-        input_names=_names(examples),
-        dynamo=True,
-        opset_version=20,
-        verbose=False,
-    )
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it misses torchvision
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the exporter about its own code
+        program = torch.onnx.export(
+            Traced().eval(),
+            (),
+            kwargs={"inputs": examples},
+            dynamic_shapes={"inputs": {name: axes for name, (_, axes) in inputs.items()}},
+            input_names=_names(examples),
+            dynamo=True,
+            opset_version=20,
+            verbose=False,
+        )
     return program.model_proto.SerializeToString()
 
 
