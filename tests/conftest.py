@@ -1,11 +1,15 @@
-"""Fixtures: tiny random models of four architectures, in float64, and the embedded model."""
+"""Fixtures: tiny random models of four architectures, in float64, the embedded model, a browser."""
 
 from __future__ import annotations
 
+import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from playwright.sync_api import Browser, sync_playwright
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import (
@@ -27,6 +31,16 @@ from helpers.prompts.prompts import Prompts, join
 
 torch.set_num_threads(1)  # tiny models gain nothing from more, and other work may run beside
 
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 WORDS = 101
 SHARED = {"vocab_size": WORDS, "bos_token_id": 0, "eos_token_id": 0}
 ARCHITECTURES = {
@@ -170,3 +184,17 @@ def gpu(pytestconfig: pytest.Config) -> torch.device:
 def smollm2() -> TransformerBridge:
     """The embedded model."""
     return load_model("smollm2", device="cpu")
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Chromium or Chrome, as installed on this machine; one for the whole session."""
+    programs = [path for name in BROWSERS if (path := shutil.which(name))]
+    if not programs:
+        reason = f"no browser: none of {', '.join(BROWSERS)} is on the PATH"
+        # On a CI machine a test that does not run must not look like one that passed.
+        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=programs[0], args=FLAGS)
+        yield browser
+        browser.close()

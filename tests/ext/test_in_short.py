@@ -35,7 +35,7 @@ PAGE = (
 
 def built(tmp_path: Path, page: str, monkeypatch, profile: str = "default") -> Tag:
     """The page, in a run where AS-1 holds and AS-2 does not."""
-    measured = {"ours": "–", "n": 1, "unit": "draws", "criterion": "–"}
+    measured = {"ours": "–", "n": 1, "unit": "draws"}
     claims = [
         claim("AS-1", verdict="holds", **measured),
         claim("AS-2", verdict="does not hold", **measured),

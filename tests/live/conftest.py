@@ -1,4 +1,4 @@
-"""Fixtures: a browser, and local servers of folders."""
+"""Fixtures: local servers of folders."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-
-from tests.site.conftest import browser  # noqa: F401  a fixture
 
 
 class Quiet(SimpleHTTPRequestHandler):

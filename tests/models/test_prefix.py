@@ -92,7 +92,7 @@ def test_logits_and_gradients_in_parts_equal_those_of_whole_prompts(
     (our_gradient,) = torch.autograd.grad((ours @ weight).sum(), theta)
     (gradient,) = torch.autograd.grad((expected @ weight).sum(), theta)
     torch.testing.assert_close(our_gradient, gradient, **gradients_close(tiny))
-    assert gradient.abs().max() > 20 * close(tiny)["atol"], "nothing would agree with anything"
+    assert gradient.abs().max() > 10 * close(tiny)["atol"], "nothing would agree with anything"
 
 
 def test_only_what_follows_the_prefix_is_run_unless_that_is_not_worth_it(

@@ -9,6 +9,7 @@ import os
 import random
 import resource
 import signal
+import sys
 import time
 import warnings
 from pathlib import Path
@@ -242,7 +243,7 @@ def limited(store: Store, log: Path, at: int) -> multiprocessing.Process:
 
     def work():
         # The limit is for every file: the progress bar must not go to one (pytest captures it).
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+        sys.stderr = open(os.devnull, "w")
         if at == 0:
             resource.setrlimit(resource.RLIMIT_FSIZE, (PROBE // 2, resource.RLIM_INFINITY))
         try:

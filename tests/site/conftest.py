@@ -1,9 +1,7 @@
-"""Fixtures: a browser, a local server of the site, and pages opened in them."""
+"""Fixtures: a local server of the site, and pages opened in them."""
 
 from __future__ import annotations
 
-import os
-import shutil
 import threading
 from collections.abc import Callable, Iterator
 from functools import cache, partial
@@ -11,20 +9,10 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from tests.site.browsing import WIDTHS, Visit, watch
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 FACTS = Path(__file__).with_name("facts.js").read_text(encoding="utf-8")
 
 
@@ -40,20 +28,6 @@ def server(site: Path) -> Iterator[str]:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    """Chromium or Chrome, as installed on this machine; one for the whole session."""
-    programs = [path for name in BROWSERS if (path := shutil.which(name))]
-    if not programs:
-        reason = f"no browser: none of {', '.join(BROWSERS)} is on the PATH"
-        # On a CI machine a test that does not run must not look like one that passed.
-        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=programs[0], args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="session")
