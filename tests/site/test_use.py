@@ -89,7 +89,8 @@ def test_search_finds_a_page_without_a_server(opened) -> None:
 def test_figures_keep_their_white_ground_in_dark_mode(opened) -> None:
     page, _ = opened(PAGES[0], color_scheme="dark")
     assert page.evaluate("() => document.documentElement.dataset.theme") == "dark"
-    styles = page.locator("article img").evaluate_all("""images => images.map((image) => {
+    pictures = page.locator("article img:not(.drawing)")
+    styles = pictures.evaluate_all("""images => images.map((image) => {
       const style = getComputedStyle(image);
       return [style.backgroundColor, style.filter];
     })""")
