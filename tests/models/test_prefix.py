@@ -84,7 +84,8 @@ def test_logits_and_gradients_in_parts_equal_those_of_whole_prompts(
     rows, first = torch.tensor([2, 0]), intervention.first()
     runs = Runs.of(tiny, prompts.tokens, first)
     assert (runs.fixed.length if runs.fixed else 0) == first and runs.shared == 3
-    weight = torch.randn(101, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    # Large, so that even the gradients of 32-bit norms stand out from their rounding.
+    weight = 10 * torch.randn(101, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     ours = in_parts(tiny, runs, intervention, rows)
     expected = whole(tiny, prompts.tokens[rows], intervention)
     torch.testing.assert_close(ours, expected, **close(tiny))
@@ -92,7 +93,7 @@ def test_logits_and_gradients_in_parts_equal_those_of_whole_prompts(
     (our_gradient,) = torch.autograd.grad((ours @ weight).sum(), theta)
     (gradient,) = torch.autograd.grad((expected @ weight).sum(), theta)
     torch.testing.assert_close(our_gradient, gradient, **gradients_close(tiny))
-    assert gradient.abs().max() > 10 * close(tiny)["atol"], "nothing would agree with anything"
+    assert gradient.abs().max() > 20 * close(tiny)["atol"], "nothing would agree with anything"
 
 
 def test_only_what_follows_the_prefix_is_run_unless_that_is_not_worth_it(

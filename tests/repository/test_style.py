@@ -82,9 +82,7 @@ def test_a_module_is_one_idea(path: Path) -> None:
 
 @pytest.mark.parametrize("path", NOTEBOOKS + SETS, ids=relative)
 def test_a_code_cell_is_short_enough_to_follow(path: Path) -> None:
-    # Hidden tests are long, and nobody follows them line by line.
-    limit = 45 if path in SETS else 30
-    assert max(len(source.splitlines()) for source in cells(path, "code")) <= limit
+    assert max(len(source.splitlines()) for source in cells(path, "code")) <= 30
 
 
 # Reading
