@@ -19,7 +19,7 @@ from pathlib import Path
 
 from assignments.inside import wire
 from assignments.tools.session import Session
-from assignments.tools.sources import CHECKS, ROOT
+from assignments.tools.sources import ROOT, hand_out_checks
 from helpers.settings import SETTINGS
 
 START_SECONDS = 300  # until a nursery has loaded the model, on a busy machine
@@ -73,7 +73,7 @@ class Nursery:
         ignore = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / "helpers", place / "helpers", ignore=ignore)
         shutil.copytree(ROOT / "assignments" / "inside", place / "inside", ignore=ignore)
-        shutil.copy(CHECKS, place)
+        hand_out_checks(place)
         readable = [sys.prefix, sys.base_prefix, str(SETTINGS.cache), str(place)]
         policy = {
             "memory_bytes": self.limits.memory_bytes,

@@ -31,8 +31,8 @@ def publish(releases: Path, site: Path) -> Path | None:
         target = site / "assignments" / f"{path.stem}.zip"
         target.parent.mkdir(exist_ok=True)
         with ZipFile(target, "w") as archive:
-            for file in (path, path.with_name(CHECKS.name)):
-                archive.write(file, f"{path.stem}/{file.name}")
+            for file in (path, *sorted(path.with_name(CHECKS.name).glob("*.py"))):
+                archive.write(file, file.relative_to(releases))
         title = nbformat.read(path, as_version=4).cells[0].source.splitlines()[0].lstrip("# ")
         link = f'<a class="reference external" href="assignments/{target.name}" download>'
         items.append(f"<li>{link}{title}</a></li>")

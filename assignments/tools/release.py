@@ -1,7 +1,7 @@
 """``python -m assignments.tools.release``: the student versions, into ``_build/assignments``.
 
-The student version of a set is a folder with its notebook and ``checks.py``. The sources keep to
-nbgrader's format, so ``nbgrader generate_assignment`` makes the same of them.
+The student version of a set is a folder with its notebook and the folder ``checks``. The sources
+keep to nbgrader's format, so ``nbgrader generate_assignment`` makes the same of them.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import nbformat
 
 from assignments.tools.publish import publish
 from assignments.tools.sources import (
-    CHECKS,
     ROOT,
     SOURCE,
+    hand_out_checks,
     marks,
     read_set,
     regions,
@@ -72,7 +72,7 @@ def release(out: Path, source: Path = SOURCE) -> list[Path]:
         path = out / name / f"{name}.ipynb"
         path.parent.mkdir(parents=True)
         nbformat.write(student_version(name, source), path)
-        shutil.copy(CHECKS, path.parent)
+        hand_out_checks(path.parent)
         notebooks.append(path)
     return notebooks
 

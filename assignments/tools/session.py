@@ -32,7 +32,7 @@ class _Models(pickle.Pickler):
     """Writes the models of ``checks`` by name."""
 
     def persistent_id(self, value: object) -> tuple | None:
-        for key, model in checks._MODELS.items():
+        for key, model in checks.models._MODELS.items():
             if value is model:
                 return ("tiny", *key) if key else ("the_model",)
         return None

@@ -12,7 +12,15 @@ from pathlib import Path
 import nbformat
 from nbformat.v4 import new_markdown_cell
 
-from assignments.tools.sources import CHECKS, MARKER, ROOT, SOURCE, read_set, regions, set_names
+from assignments.tools.sources import (
+    MARKER,
+    ROOT,
+    SOURCE,
+    hand_out_checks,
+    read_set,
+    regions,
+    set_names,
+)
 
 
 def solution(name: str, source: Path = SOURCE) -> nbformat.NotebookNode:
@@ -31,7 +39,7 @@ def write_solutions(out: Path) -> list[Path]:
     """Write every set's solutions into an emptied folder."""
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
-    shutil.copy(CHECKS, out)
+    hand_out_checks(out)
     paths = []
     for name in set_names():
         paths.append(out / f"{name}-solutions.ipynb")

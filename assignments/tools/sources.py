@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,8 +12,14 @@ from nbformat import NotebookNode
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "assignments" / "source"
-CHECKS = ROOT / "assignments" / "checks.py"  # handed out beside each notebook
+CHECKS = ROOT / "assignments" / "checks"  # the folder that is handed out beside each notebook
 MARKER = re.compile(r"### (BEGIN|END) (SOLUTION|HIDDEN TESTS)")
+
+
+def hand_out_checks(folder: Path) -> None:
+    """Put the checks into a folder, as notebooks import them."""
+    ignore = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(CHECKS, folder / CHECKS.name, ignore=ignore)
 
 
 def set_names(source: Path = SOURCE) -> list[str]:

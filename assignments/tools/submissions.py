@@ -18,7 +18,7 @@ from assignments.tools.roster import Roster, folded
 
 NOTEBOOK = re.compile(r"(\.ipynb)(\.(txt|json|md|bin))?( \(\d+\))?$|\.json$", re.IGNORECASE)
 IGNORED = re.compile(
-    r"checks\.py|.*_attempt_[\d-]+\.txt|thumbs\.db|desktop\.ini|timestamp\.txt|__MACOSX"
+    r"checks(\.py)?|.*_attempt_[\d-]+\.txt|thumbs\.db|desktop\.ini|timestamp\.txt|__MACOSX"
     r"|__pycache__|.*\.pyc",
     re.IGNORECASE,
 )

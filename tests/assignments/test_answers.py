@@ -9,6 +9,7 @@ import contextlib
 import io
 import re
 import sys
+from collections.abc import Iterator
 from functools import cache
 from importlib import import_module
 from types import SimpleNamespace
@@ -42,13 +43,18 @@ LEAVES_TRACES = {
 
 
 @pytest.fixture(scope="module", autouse=True)
-def tiny_in_place_of_the_embedded_model() -> None:
+def tiny_in_place_of_the_embedded_model() -> Iterator[None]:
+    known = dict(checks.models._MODELS)
     folder = packed_model("smollm2")
     tokenizer = AutoTokenizer.from_pretrained(folder, add_bos_token=True, local_files_only=True)
-    checks._MODELS.clear()
-    checks._MODELS[()] = SimpleNamespace(tokenizer=tokenizer)
-    checks._MODELS[()] = checks._random_model("llama", seed=99)
+    checks.models._MODELS.clear()
+    checks.models._MODELS[()] = SimpleNamespace(tokenizer=tokenizer)
+    checks.models._MODELS[()] = checks.models._random_model("llama", seed=99)
     sys.modules["checks"] = checks  # the name by which the notebooks import it
+    yield
+    checks.models._MODELS.clear()
+    checks.models._MODELS.update(known)
+    del sys.modules["checks"]
 
 
 @cache

@@ -34,7 +34,7 @@ from assignments.tools.grade import Run, grade_all
 from assignments.tools.grade import graded as records_of
 from assignments.tools.nursery import SandboxError
 from assignments.tools.records import Row, slug
-from assignments.tools.sources import ROOT
+from assignments.tools.sources import ROOT, set_names
 from assignments.tools.submissions import Handed
 from assignments.tools.worker import reference
 
@@ -219,3 +219,9 @@ def test_a_set_is_graded_by_the_command_with_a_roster(tmp_path: Path) -> None:
     points = [rows["ada"][f"part{n}"] for n in range(1, 6)]
     assert points == ["4", "0", "4", "5", "3"] and rows["ada"]["written6"] == "to mark"
     assert rows["eve"]["notes"] == "nothing handed in"
+
+
+@pytest.mark.parametrize("name", set_names())
+def test_every_set_can_be_graded_in_a_sandbox(name: str) -> None:
+    """Its reference answers pass there, and empty ones fail: else there is no court."""
+    assert worker.court(name, Run(memory_gb=2.5)).frame.name == name

@@ -20,6 +20,7 @@ from assignments.tools.sources import (
     CHECKS,
     ROOT,
     SOURCE,
+    hand_out_checks,
     marks,
     read_set,
     regions,
@@ -51,7 +52,7 @@ def test_the_student_versions_hold_no_line_of_a_solution_or_hidden_test(tmp_path
             lines.update(line.strip() for line in cell.source.splitlines())
         assert len(secret) > 40 and not secret & lines
         assert not any("HIDDEN TESTS" in line or "END SOLUTION" in line for line in lines)
-        assert sorted(file.name for file in path.parent.iterdir()) == ["checks.py", path.name]
+        assert sorted(file.name for file in path.parent.iterdir()) == ["checks", path.name]
 
 
 def test_nbgrader_makes_the_same_student_version(tmp_path: Path, monkeypatch) -> None:
@@ -91,7 +92,7 @@ def test_publishing_zips_the_releases_and_links_them(tmp_path: Path) -> None:
     for cell in notebook.cells:
         cell.source = shown(cell.source)
     nbformat.write(notebook, releases / "ps1" / "ps1.ipynb")
-    shutil.copy(CHECKS, releases / "ps1")
+    hand_out_checks(releases / "ps1")
     before = '<p>a</p><div id="assignment-releases"><p>none</p></div><p>b</p>'
     (site / "assignments.html").write_text(before, encoding="utf-8")
     for _ in range(2):  # again, with the same result
@@ -99,7 +100,8 @@ def test_publishing_zips_the_releases_and_links_them(tmp_path: Path) -> None:
         assert page.count('href="assignments/ps1.zip"') == 1
         assert "<p>none</p>" not in page and "<p>b</p>" in page
     archive = zipfile.ZipFile(site / "assignments" / "ps1.zip")
-    assert sorted(archive.namelist()) == ["ps1/checks.py", "ps1/ps1.ipynb"]
+    files = [f"ps1/checks/{path.name}" for path in sorted(CHECKS.glob("*.py"))]
+    assert sorted(archive.namelist()) == [*files, "ps1/ps1.ipynb"]
 
 
 @pytest.mark.parametrize("name", set_names())

@@ -137,14 +137,14 @@ def test_the_newest_counts_and_every_other_file_is_named(tmp_path: Path) -> None
     write(tmp_path / "ada" / "ps1-draft.ipynb", age=60)
     write(tmp_path / "ada" / "ps1.pdf")
     write(tmp_path / "ada" / ".ipynb_checkpoints" / "ps1.ipynb")
-    write(tmp_path / "ada" / "checks.py")
+    write(tmp_path / "ada" / "checks" / "values.py")
     write(tmp_path / "bob" / "thoughts.ipynb")
     write(tmp_path / "bad.zip", "no zip")
     handed = {one.student: one for one in found(tmp_path)}
     assert handed["ada"].data == b'{"cells": [1]}'
     said = " ".join(handed["ada"].notes)
     assert "ps1.ipynb counts, not ada/ps1-draft" in said and "not read: ada/ps1.pdf" in said
-    assert "checks.py" not in said and "checkpoints" not in said
+    assert "values.py" not in said and "checkpoints" not in said
     for student in ("bob", "bad"):
         assert "a person has to look" in " ".join(handed[student].notes)
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from importlib import metadata
+from pathlib import Path
 
 import pytest
 import yaml
@@ -107,3 +110,23 @@ def test_what_helpers_import_is_a_direct_dependency() -> None:
             if owners and not owners & (direct | {"steering-book"}):
                 missing.append(f"{relative(path)} imports {name}, of {', '.join(sorted(owners))}")
     assert not missing
+
+
+GROUP = """
+import os, pytest
+
+@pytest.mark.xdist_group("one process")
+@pytest.mark.parametrize("number", range(4))
+def test_where(number):
+    with open("processes", "a") as file:
+        file.write(f"{os.getpid()}\\n")
+"""
+
+
+def test_tests_of_a_group_run_in_one_process(tmp_path: Path) -> None:
+    """What make test relies on; some versions of pytest and pytest-xdist do not do it together."""
+    (tmp_path / "test_group.py").write_text(GROUP, encoding="utf-8")
+    command = [sys.executable, "-m", "pytest", "-n", "2", "--dist", "loadgroup", "-p", "no:nbmake"]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    processes = (tmp_path / "processes").read_text(encoding="utf-8").splitlines()
+    assert len(processes) == 4 and len(set(processes)) == 1

@@ -75,8 +75,6 @@ def test_a_line_that_is_too_wide_would_be_found(tmp_path: Path) -> None:
 def test_a_module_is_one_idea(path: Path) -> None:
     # A benchmark is one file on purpose: its cases are read beside each other.
     limit = 450 if path.is_relative_to(ROOT / "benchmarks") else 260
-    if path == ROOT / "assignments" / "checks.py":  # students get one file
-        limit = 330
     assert path.read_text(encoding="utf-8").count("\n") <= limit
 
 
