@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 from itertools import product
-from math import inf
 
 import torch
 from jaxtyping import Float, Int
@@ -21,7 +20,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from helpers.activation_scaling.interventions import ActivScalar
 from helpers.activation_scaling.objective import logit_diff, wide
 from helpers.activation_scaling.points import Points
-from helpers.models.checks import whole
+from helpers.models.checks import real, whole
 from helpers.models.direct import (
     logit_diff_vector,
     post_norm_inputs,
@@ -72,9 +71,7 @@ def noised_activations(
         seed: of the first prompt's noise; that of prompt i is ``seed + i``. It is drawn on the
             CPU, so that it is the same on every device.
     """
-    if not 0 <= std < inf:
-        raise ValueError(f"std = {std} must be a number of at least 0.")
-    seed = whole("seed", seed, 0)
+    std, seed = real("std", std, 0), whole("seed", seed, 0)
     scale, size = std * wide(model.W_E).std(), (prompts.n_pos - 1, model.cfg.d_model)
     noise = []
     for i in range(len(prompts)):
@@ -97,25 +94,21 @@ def activ_patch(
     points: Points,
     other: Activations,
     *,
-    strength: float = 1.0,
     mean: bool = True,
     batch_size: int = 64,
 ) -> Maps:
     """Activation patching: the fall of the logit difference when one activation is swapped.
 
-    α_k = [LD(x) − LD(x with h_k ← h_k + s·(h'_k − h_k))] / s, a forward pass for each prompt and
-    point. A swap changes nothing in front of its layer and position, so each pass starts there; a
-    swap for an equal activation changes nothing at all.
+    α_k = LD(x) − LD(x with h_k ← h'_k), a forward pass for each prompt and point. A swap changes
+    nothing in front of its layer and position, so each pass starts there; a swap for an equal
+    activation changes nothing at all.
 
     Args:
         other: h', from :func:`activations` of counterfactuals or :func:`noised_activations`.
-        strength: s > 0: 1 swaps; towards 0 the map goes to that of :func:`attr_patch`.
         mean: over prompts; else every prompt has a map of its own, on a first axis.
         batch_size: rows in one forward pass.
     """
     size = whole("batch_size", batch_size)
-    if not 0 < strength < inf:
-        raise ValueError(f"strength = {strength} must be positive and finite.")
     own, run = activations(model, prompts.tokens, points), Run.of(model, prompts.tokens)
     base = logit_diff(unembed(model, run.ends), prompts.correct, prompts.wrong)
     scores = {place: wide(h[..., 0] * 0) for place, h in own.items()}
@@ -133,7 +126,7 @@ def activ_patch(
                 where = swaps[at, 1:].T if points.heads(site) else swaps[at, 1:2].T
                 row, *head = where
                 h_other = other[site, layer][row, pos, *head]
-                hooks.append((_hook((site, layer)), _swap((at, 0, *head), h_other, strength)))
+                hooks.append((_hook((site, layer)), _swap((at, 0, *head), h_other)))
                 places.append((at, (site, layer), (row, pos, *head)))
             row = swaps[:, 1]
             if not len(row):
@@ -141,16 +134,16 @@ def activ_patch(
             with hooked(model, hooks):
                 logits = unembed(model, run.edited(model, layer, pos, lambda x: x, row))
             gap = logit_diff(logits, prompts.correct[row], prompts.wrong[row])
-            fall = (base[row] - gap) / strength
+            fall = base[row] - gap
             for at, place, where in places:
                 scores[place][where] = fall[at]
     return _as_maps(scores, points, mean)
 
 
-def _swap(at: tuple, h_other: Float[Tensor, "swap d"], strength: float):
+def _swap(at: tuple, h_other: Float[Tensor, "swap d"]):
     def hook(h: Tensor, hook) -> Tensor:
         h = h.clone()
-        h[at] = h[at].lerp(h_other, strength)
+        h[at] = h_other
         return h
 
     return hook

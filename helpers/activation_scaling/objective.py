@@ -219,12 +219,9 @@ def evaluate(
     intervention: Intervention,
     prompts: Prompts,
     *,
-    base: Logits | None = None,
     batch_size: int = 64,
 ) -> Evaluation:
-    """Run the prompts with β = 1 and −1, and with β = 0 if ``base``, its logits, is not given."""
-    if base is None:
-        base = base_logits(model, prompts.tokens, batch_size)
-    how = {"batch_size": batch_size}
+    """Run the prompts with β = 0, 1 and −1."""
+    base, how = base_logits(model, prompts.tokens, batch_size), {"batch_size": batch_size}
     plus, minus = steered_logits(model, prompts.tokens, intervention, [1.0, -1.0], **how)
     return Evaluation.of(intervention.vec(), plus, minus, base, prompts.correct, prompts.wrong)

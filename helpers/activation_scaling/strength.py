@@ -82,10 +82,9 @@ def sweep_strengths(
     intervention: Intervention,
     magnitudes: Sequence[float],
     *,
-    base: Float[Tensor, "batch d_vocab"] | None = None,
     batch_size: int = 64,
 ) -> Sweep:
-    """Steer with every magnitude of either sign; ``base`` are the logits at β = 0, if known.
+    """Steer with every magnitude of either sign, and with 0.
 
     Raises:
         ValueError: magnitudes that are not positive, finite and rising.
@@ -93,8 +92,7 @@ def sweep_strengths(
     sizes = np.asarray(magnitudes, dtype=float)
     if not (sizes.size and sizes[0] > 0 and (np.diff(sizes) > 0).all() and sizes[-1] < np.inf):
         raise ValueError(f"magnitudes must be positive, finite and rising, not {sizes.tolist()}.")
-    if base is None:
-        base = base_logits(model, prompts.tokens, batch_size)
+    base = base_logits(model, prompts.tokens, batch_size)
     tried = [*-sizes[::-1], *sizes]
     logits = steered_logits(model, prompts.tokens, intervention, tried, batch_size=batch_size)
     below, above = logits.tensor_split(2)

@@ -7,7 +7,7 @@ share that start.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -58,21 +58,37 @@ class Prefix:
         require(model, "cache")
         cache = DynamicCache()
         last_logits_after(model, tokens, cache)
-        return cls(tuple((layer.keys, layer.values) for layer in cache.layers), tokens.shape[1])
+        return cls.of([cache])
 
-    def rows(self, index: Int[Tensor, " new_row"]) -> Prefix:
-        """Some of the rows, repeated or not."""
-        layers = tuple((keys[index], values[index]) for keys, values in self.layers)
-        return Prefix(layers, self.length)
+    @classmethod
+    def of(cls, caches: Sequence[DynamicCache]) -> Prefix:
+        """What runs of some rows each have left in their caches."""
+        joined = []
+        for layers in zip(*(cache.layers for cache in caches)):
+            keys = torch.cat([layer.keys for layer in layers])
+            joined.append((keys, torch.cat([layer.values for layer in layers])))
+        return cls(tuple(joined), joined[0][0].shape[2])
+
+    def cache(self) -> DynamicCache:
+        """A new cache with these positions: a run on it adds its own."""
+        cache = DynamicCache()
+        for layer, (keys, values) in enumerate(self.layers):
+            cache.update(keys, values, layer)
+        return cache
+
+    def rows(self, index: Int[Tensor, " new_row"], length: int | None = None) -> Prefix:
+        """Some of the rows, repeated or not; only the first positions if a length is given."""
+        length = self.length if length is None else length
+        layers = []
+        for keys, values in self.layers if length else ():
+            layers.append((keys[index, :, :length], values[index, :, :length]))
+        return Prefix(tuple(layers), length)
 
     def last_logits(
         self, model: TransformerBridge, tokens: Int[Tensor, "row pos"]
     ) -> Float[Tensor, "row d_vocab"]:
         """Last-token logits of the tokens that follow; hooks see only the positions of these."""
-        cache = DynamicCache()  # a new one, because a run adds to it
-        for layer, (keys, values) in enumerate(self.layers):
-            cache.update(keys, values, layer)
-        return last_logits_after(model, tokens, cache)
+        return last_logits_after(model, tokens, self.cache())
 
 
 @dataclass(frozen=True)
@@ -104,12 +120,12 @@ class Runs:
             parts = {}
             for length in lengths.unique().tolist():
                 some = tokens[lengths == length, :length]
-                parts[length] = cls(tokens[:, :length], None, _shared(some), {})
+                parts[length] = cls(tokens[:, :length], None, shared_start(some), {})
             return cls(tokens, None, 0, parts)
         values = 2 * model.cfg.n_layers * kv_heads(model) * model.cfg.d_head * len(tokens) * first
         fits = 0 < values * model.W_U.element_size() <= LIMIT
         fixed = Prefix.run(model, tokens[:, :first]) if fits else None
-        return cls(tokens, fixed, _shared(tokens), {})
+        return cls(tokens, fixed, shared_start(tokens), {})
 
     def logits(
         self, model: TransformerBridge, steered: Steered, rows: Int[Tensor, "group row"]
@@ -157,7 +173,7 @@ class Runs:
         return torch.cat(logits, dim=1)[:, torch.cat(columns).argsort()]
 
 
-def _shared(tokens: Int[Tensor, "prompt pos"]) -> int:
+def shared_start(tokens: Int[Tensor, "prompt pos"]) -> int:
     """Tokens that all prompts begin with, but for the last one, which is run for its logits."""
     same = (tokens == tokens[0]).all(0)[:-1]
     return int(same.long().cumprod(0).sum())

@@ -19,18 +19,14 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import DynamicCache
 
-from helpers.models import checks
+from helpers.models import checks, prefix
 from helpers.models.checks import whole
 from helpers.models.formulas import require
 from helpers.models.hooks import hooked
+from helpers.models.prefix import Prefix
 from helpers.models.tokens import check_one_length, check_tokens
 
 END = "ln_final.hook_in"
-# Positions that must be saved before the tokens common to all prompts get a run of their own,
-# which reads all weights once more.
-WORTH = 40
-
-Past = tuple[tuple[Tensor, Tensor], ...]  # keys and values a layer, [row kv_head pos d_head]
 Edit = Callable[[Float[Tensor, "row d_model"]], Float[Tensor, "row d_model"]]
 
 
@@ -41,12 +37,12 @@ class Run:
     Attributes:
         tokens: the prompts.
         stream: the residual stream in front of each layer, and last in front of ``ln_final``.
-        past: attention keys and values.
+        past: attention keys and values of all positions.
     """
 
     tokens: Int[Tensor, "prompt pos"]
     stream: tuple[Float[Tensor, "prompt pos d_model"], ...]
-    past: Past
+    past: Prefix
 
     @classmethod
     @torch.no_grad()
@@ -66,22 +62,21 @@ class Run:
         names = [f"blocks.{layer}.hook_resid_pre" for layer in range(model.cfg.n_layers)]
         names.append(END)
         # Tokens that all prompts begin with run once.
-        shared = int((tokens == tokens[0]).all(0)[:-1].long().cumprod(0).sum())
-        shared = shared if shared * (len(tokens) - 1) >= WORTH else 0
-        start, past = DynamicCache(), ()
+        shared = prefix.shared_start(tokens)
+        shared = shared if shared * (len(tokens) - 1) >= prefix.WORTH else 0
+        start, common = DynamicCache(), []
         if shared:
             common = _forward(model, tokens[:1, :shared], start, names)
-            past = _past([start])
-
+        past = Prefix.of([start]) if shared else Prefix((), 0)
         streams, caches = [], []
         for chunk in tokens[:, shared:].split(size):
             none = torch.zeros(len(chunk), dtype=torch.long, device=tokens.device)
-            caches.append(_cache(past, none, shared))
+            caches.append(past.rows(none).cache())
             stream = _forward(model, chunk, caches[-1], names)
-            if shared:
-                stream = [torch.cat(parts, 1) for parts in zip(_expand(common, chunk), stream)]
+            for number, before in enumerate(common):
+                stream[number] = torch.cat([before.expand(len(chunk), -1, -1), stream[number]], 1)
             streams.append(stream)
-        return cls(tokens, tuple(map(torch.cat, zip(*streams))), _past(caches))
+        return cls(tokens, tuple(map(torch.cat, zip(*streams))), Prefix.of(caches))
 
     @property
     def ends(self) -> Float[Tensor, "prompt d_model"]:
@@ -113,7 +108,7 @@ class Run:
         x = self.stream[layer][rows, first:]
         x[:, 0] = edit(x[:, 0])  # x is a copy
         with _entered(model, layer, x):
-            cache = _cache(self.past, rows, first)
+            cache = self.past.rows(rows, first).cache()
             return _forward(model, self.tokens[rows, first:], cache, [END])[0][:, -1]
 
     @torch.no_grad()
@@ -143,8 +138,7 @@ class Run:
         model: TransformerBridge,
         names: Sequence[str],
         position: int,
-        rows: Int[Tensor, " row"] | None = None,
-    ) -> list[Float[Tensor, "row ..."]]:
+    ) -> list[Float[Tensor, "prompt ..."]]:
         """Activations at some hooks at one position; only what comes from there on runs again."""
         kept: dict[str, Tensor] = {}
 
@@ -152,7 +146,7 @@ class Run:
             kept[name] = value[:, 0].clone()
 
         with hooked(model, [(name, partial(keep, name=name)) for name in names]):
-            self.edited(model, 0, position, lambda x: x, rows)
+            self.edited(model, 0, position, lambda x: x)
         return [kept[name] for name in names]
 
     def _rows(self, rows: Int[Tensor, " row"] | None) -> Int[Tensor, " row"]:
@@ -174,26 +168,6 @@ def _forward(
     with hooked(model, [(name, partial(keep, name=name)) for name in names]):
         model.original_model.base_model(input_ids=tokens, past_key_values=cache, use_cache=True)
     return [kept[name] for name in names]
-
-
-def _cache(past: Past, rows: Int[Tensor, " row"], length: int) -> DynamicCache:
-    """A new cache with some rows of the first positions: running the model adds to it."""
-    cache = DynamicCache()
-    for layer, (keys, values) in enumerate(past if length else ()):
-        cache.update(keys[rows, :, :length], values[rows, :, :length], layer)
-    return cache
-
-
-def _past(caches: Sequence[DynamicCache]) -> Past:
-    past = []
-    for layers in zip(*(cache.layers for cache in caches)):
-        keys = torch.cat([layer.keys for layer in layers])
-        past.append((keys, torch.cat([layer.values for layer in layers])))
-    return tuple(past)
-
-
-def _expand(common: Sequence[Tensor], like: Tensor) -> list[Tensor]:
-    return [stream.expand(len(like), -1, -1) for stream in common]
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from scipy import stats
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from helpers.models.checks import real, vectors, whole
+from helpers.models.checks import vectors, whole
 
 
 def coupling(
@@ -61,7 +61,7 @@ def _check_pair(y1: Tensor, y2: Tensor) -> None:
 
 @dataclass(frozen=True)
 class BestFit:
-    """Least-squares line b = slope·a + intercept, with BCa bootstrap intervals over groups.
+    """Least-squares line b = slope·a + intercept, with 95 % BCa bootstrap intervals over groups.
 
     Attributes:
         slope, slope_low, slope_high: in units of b per unit of a.
@@ -85,7 +85,6 @@ def best_fit(
     a: Float[ArrayLike, "group point"],
     b: Float[ArrayLike, "group point"],
     *,
-    confidence: float = 0.95,
     n_resamples: int = 1000,
     seed: int = 0,
 ) -> BestFit:
@@ -103,8 +102,8 @@ def best_fit(
         >>> line.slope, line.intercept, line.n_groups
         (2.0, 1.0, 2)
     """
-    confidence, seed = real("confidence", confidence, 1e-6, 1 - 1e-6), whole("seed", seed, 0)
-    n_resamples, a, b = whole("n_resamples", n_resamples), _array("a", a), _array("b", b)
+    n_resamples, seed = whole("n_resamples", n_resamples), whole("seed", seed, 0)
+    a, b = _array("a", a), _array("b", b)
     if a.shape != b.shape or a.ndim != 2 or len(a) < 2 or not a.size:
         raise ValueError(
             f"a and b have shapes {a.shape} and {b.shape}; "
@@ -130,7 +129,6 @@ def best_fit(
         (np.arange(len(a)),),
         slope_and_r2,
         vectorized=True,
-        confidence_level=confidence,
         n_resamples=n_resamples,
         method="BCa",
         rng=np.random.default_rng(seed),

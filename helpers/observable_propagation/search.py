@@ -1,4 +1,4 @@
-"""Search over paths of heads: all up to a length, or the best few of each length (a beam)."""
+"""Search over all paths of heads up to a length."""
 
 from __future__ import annotations
 
@@ -62,7 +62,6 @@ def search_paths(
     *,
     max_length: int = 2,
     keep: int = 10,
-    beam: int | None = None,
     norms: Norms = IGNORE,
 ) -> Search:
     """Grow paths backwards from the logits, one head at a time, and keep the best of each length.
@@ -76,15 +75,13 @@ def search_paths(
             for single heads) to a number for each head; higher is better.
         max_length: of a path, in heads.
         keep: paths of each length to report.
-        beam: paths of each length to grow further; None grows all.
         norms: how the norms are treated.
 
     Raises:
-        TypeError, ValueError: a length, number to keep or beam below 1; vectors of another width;
+        TypeError, ValueError: a length or number to keep below 1; vectors of another width;
             scores that are not one finite number for each head.
     """
     max_length, keep = whole("max_length", max_length), whole("keep", keep)
-    beam = None if beam is None else whole("beam", beam)
     m = vectors("m", m, model.cfg.d_model)
 
     def grown(path: Path, y: Tensor) -> Tensor:
@@ -110,7 +107,7 @@ def search_paths(
         best = candidates[:keep]
         found[length] = [Found(path, value, grown(path, y)) for value, path, y in best]
         if length < max_length:
-            grow = [(path, grown(path, y)) for _, path, y in candidates[:beam]]
+            grow = [(path, grown(path, y)) for _, path, y in candidates]
     return Search(found, n_searched)
 
 

@@ -35,11 +35,7 @@ PRODUCTS = (
 )
 
 # The name is inside the sentence, where more names are one token than at the start of a text.
-PRONOUN_TEMPLATES = (
-    "Everyone in the office likes {name} because",
-    "Last week {name} left early because",
-    "The neighbours asked {name} whether",
-)
+PRONOUN_TEMPLATE = "Everyone in the office likes {name} because"
 PRONOUNS = {"F": (" she", " he"), "M": (" he", " she")}
 
 
@@ -89,7 +85,7 @@ def counterfactual(model: TransformerBridge, prompts: Prompts) -> Prompts:
 
 
 def pronoun_task(
-    model: TransformerBridge, *, template: int = 0, n_train: int = 8, n_test: int = 8, seed: int = 0
+    model: TransformerBridge, *, n_train: int = 8, n_test: int = 8, seed: int = 0
 ) -> Task:
     """Which pronoun follows a name: as many female as male names in each half, none in both.
 
@@ -98,19 +94,17 @@ def pronoun_task(
 
     Args:
         model: its tokenizer decides which names are one token.
-        template: index into ``PRONOUN_TEMPLATES``.
         n_train, n_test: prompts in each half; even.
         seed: of the draw.
 
     Raises:
-        ValueError: unknown template, sizes that are not positive and even, or too few names.
+        ValueError: sizes that are not positive and even, or too few names.
     """
-    template = whole("template", template, 0, len(PRONOUN_TEMPLATES))
     n_train, n_test = whole("n_train", n_train, 2), whole("n_test", n_test, 2)
     if n_train % 2 or n_test % 2:
         raise ValueError(f"n_train = {n_train} and n_test = {n_test} must be even.")
     # Names that are one token for this model, enough of each sex.
-    text, random = PRONOUN_TEMPLATES[template], Random(seed)
+    random = Random(seed)
     kept, dropped = one_token_names(model, seed)
     half = (n_train + n_test) // 2
     for sex, found in kept.items():
@@ -123,6 +117,6 @@ def pronoun_task(
     for start, stop in ((0, n_train // 2), (n_train // 2, half)):
         drawn = [(name, sex) for sex in kept for name in kept[sex][start:stop]]
         random.shuffle(drawn)
-        texts = [text.format(name=name) for name, _ in drawn]
+        texts = [PRONOUN_TEMPLATE.format(name=name) for name, _ in drawn]
         halves.append(Prompts.of(model, texts, *zip(*(PRONOUNS[sex] for _, sex in drawn))))
-    return Task("pronoun", text, *halves, dropped=dict(dropped))
+    return Task("pronoun", PRONOUN_TEMPLATE, *halves, dropped=dict(dropped))

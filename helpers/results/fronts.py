@@ -30,10 +30,11 @@ def on_front(table: pd.DataFrame, measures: Sequence[str]) -> pd.Series:
     return pd.Series(on, index=table.index, name="on_front")
 
 
-def shares(table: pd.DataFrame, measures: Sequence[str], by: str = "method") -> pd.Series:
+def shares(table: pd.DataFrame, measures: Sequence[str]) -> pd.Series:
     """Each method's share of the points on the front; ties of one method count once."""
-    front = table[on_front(table, measures)].drop_duplicates([by, *measures])
-    counts = front[by].value_counts().reindex(sorted(table[by].unique()), fill_value=0)
+    front = table[on_front(table, measures)].drop_duplicates(["method", *measures])
+    counts = front["method"].value_counts()
+    counts = counts.reindex(sorted(table["method"].unique()), fill_value=0)
     return (counts / max(1, len(front))).rename("share")
 
 

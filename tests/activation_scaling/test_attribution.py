@@ -78,13 +78,17 @@ def test_attribution_patching_is_the_limit_of_activation_patching_for_small_chan
     tiny, prompts, others, sites
 ):
     points = Points.of(tiny, prompts.n_pos, sites=sites)
-    other = attr.activations(tiny, others.tokens, points)
+    own, other = (attr.activations(tiny, each.tokens, points) for each in (prompts, others))
     estimate = attr.attr_patch(tiny, prompts, points, other)
+
+    def part_of_the_way(step: float) -> attr.Maps:
+        near = {place: own[place].lerp(other[place], step) for place in own}
+        maps = attr.activ_patch(tiny, prompts, points, near)
+        return {site: maps[site] / step for site in maps}
+
     # A smaller step would drown in the rounding.
     step, tolerance = (2e-2, 1e-3) if rounds(tiny) else (1e-4, 1e-6)
-    half = attr.activ_patch(tiny, prompts, points, other, strength=step / 2)
-    full = attr.activ_patch(tiny, prompts, points, other, strength=step)
-    whole = attr.activ_patch(tiny, prompts, points, other)
+    half, full, whole = part_of_the_way(step / 2), part_of_the_way(step), part_of_the_way(1.0)
     for site in sites:
         # Twice the half step less the full one: the curvature cancels.
         limit = 2 * half[site] - full[site]

@@ -132,12 +132,6 @@ def test_no_prompts_and_prompts_of_another_length(model, prompts):
     refused("at least one prompt", partial(evaluate, model, scalars, empty))
 
 
-@pytest.mark.parametrize("bad", [{"strength": 0.0}, {"strength": NAN}, {"strength": INF}])
-def test_how_far_an_activation_is_moved(model, prompts, bad):
-    points = Points.of(model, 3)
-    refused("strength = ", partial(attr.activ_patch, model, prompts, points, {}, **bad))
-
-
 @pytest.mark.parametrize("bad", [{"std": NAN}, {"std": -1.0}, {"seed": -1}, {"seed": 1.5}])
 def test_noise(model, prompts, bad):
     points = Points.of(model, 3)

@@ -172,7 +172,7 @@ def path_features(model: TransformerBridge, prompts: Prompts) -> Found:
     def size(vectors: Tensor, layer: int, behind: tuple) -> Tensor:
         return vectors.norm(dim=(0, -1))
 
-    search = search_paths(model, m[None], size, max_length=2, keep=3, beam=4)
+    search = search_paths(model, m[None], size, max_length=2, keep=3)
     for length in (1, 2):
         yield torch.tensor([path.score for path in search.found[length]])
 

@@ -167,7 +167,6 @@ TABLE: list[tuple[tuple, dict[str, Callable]]] = [
             "strength": lambda m, bad: projection(ONE, ONE)(V, bad),
             "shrinkage": lambda m, bad: leace(V, torch.tensor([True] * 2 + [False]), shrinkage=bad),
             "cosine": lambda m, bad: observable_pairs(m, 2, bad, GENERATOR),
-            "confidence": lambda m, bad: best_fit(V, V, confidence=bad),
         },
     ),
     (LINES, {"best_fit": lambda m, bad: best_fit(bad, bad)}),

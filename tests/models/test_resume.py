@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from helpers.models import resume
+from helpers.models import prefix
 from helpers.models.resume import Run
 from helpers.models.run import last_logits, read_activations, unembed
 from helpers.observable_propagation.edits import edited
@@ -23,7 +23,7 @@ def tokens(request: pytest.FixtureRequest) -> torch.Tensor:
 
 @pytest.fixture(autouse=True)
 def always_worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resume, "WORTH", 1)
+    monkeypatch.setattr(prefix, "WORTH", 1)
 
 
 def whole(model, tokens, layer, position, edit):
@@ -74,9 +74,8 @@ def test_vectors_are_added_to_every_prompt(tiny, tokens) -> None:
 @pytest.mark.parametrize("position", [0, -2])
 def test_other_activations_are_read_at_one_position(tiny, tokens, position) -> None:
     names = ["blocks.0.attn.hook_z", "blocks.1.ln2.hook_out", "blocks.0.hook_mlp_out"]
-    rows = torch.tensor([4, 1])
-    kept, _ = read_activations(tiny, tokens[rows], names)
-    got = Run.of(tiny, tokens).read(tiny, names, position, rows)
+    kept, _ = read_activations(tiny, tokens, names)
+    got = Run.of(tiny, tokens).read(tiny, names, position)
     for value, wanted in zip(got, kept.values(), strict=True):
         assert close(tiny, value, wanted[:, position])
 

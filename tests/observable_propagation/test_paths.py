@@ -141,14 +141,7 @@ def length(features, layer, chain):
     return features[0].norm(dim=-1)
 
 
-def test_a_beam_grows_only_the_best_paths(tiny) -> None:
-    result = search_paths(tiny, vectors(tiny), length, max_length=2, keep=4, beam=1)
-    best = result.found[1][0].chain[0]
-    assert all(found.chain[1] == best for found in result.found[2])
-    assert result.n_searched == 2 * tiny.cfg.n_heads + best.layer * tiny.cfg.n_heads
-
-
-@pytest.mark.parametrize("wrong", ["max_length", "keep", "beam"])
+@pytest.mark.parametrize("wrong", ["max_length", "keep"])
 def test_a_search_for_nothing_is_refused(tiny, wrong) -> None:
     with pytest.raises(ValueError, match=f"{wrong} = 0 must be at least 1"):
         search_paths(tiny, vectors(tiny), length, **{wrong: 0})

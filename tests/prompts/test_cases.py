@@ -7,7 +7,6 @@ from helpers.models.run import last_logits
 from helpers.prompts.cases import (
     IPHONE,
     PRODUCTS,
-    PRONOUN_TEMPLATES,
     WORLD_CAPITAL,
     counterfactual,
     developed_by,
@@ -40,24 +39,21 @@ def test_a_counterfactual_of_another_length_or_with_nothing_to_exchange_is_refus
         counterfactual(smollm2, Prompts.of(smollm2, ["The sky is"], [" blue"], [" red"]))
 
 
-@pytest.mark.parametrize("template", range(len(PRONOUN_TEMPLATES)))
-def test_the_pronoun_task_is_balanced_shares_no_name_and_is_known_to_the_model(smollm2, template):
-    task = pronoun_task(smollm2, template=template, n_train=8, n_test=16)
+def test_the_pronoun_task_is_balanced_shares_no_name_and_is_known_to_the_model(smollm2):
+    task = pronoun_task(smollm2, n_train=8, n_test=16)
     for half in (task.train, task.test):
         assert half.correct_texts.count(" she") == half.correct_texts.count(" he") == len(half) / 2
     assert not set(task.train.texts) & set(task.test.texts)
-    again = pronoun_task(smollm2, template=template, n_train=8, n_test=16)
+    again = pronoun_task(smollm2, n_train=8, n_test=16)
     assert task.train.texts == again.train.texts
     assert (difference(smollm2, task.test) > 0).float().mean() > 0.8
 
 
-@pytest.mark.parametrize(
-    ("template", "n", "message"),
-    [(9, 8, "template = 9 must be 0 to 2"), (0, 7, "must be even"), (0, 4000, "Ask for fewer")],
-)
-def test_a_pronoun_task_that_cannot_be_made_says_why(smollm2, template, n, message):
+@pytest.mark.parametrize("half", ["n_train", "n_test"])
+@pytest.mark.parametrize(("n", "message"), [(7, "must be even"), (4000, "Ask for fewer")])
+def test_a_pronoun_task_that_cannot_be_made_says_why(smollm2, half, n, message):
     with pytest.raises(ValueError, match=message):
-        pronoun_task(smollm2, template=template, n_train=n)
+        pronoun_task(smollm2, **{half: n})
 
 
 def test_product_conflicts_begin_with_the_papers_and_each_names_its_wrong_answer(smollm2):
