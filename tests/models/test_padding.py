@@ -218,6 +218,7 @@ REFUSED = {
     "Prefix.run": lambda model, p: Prefix.run(model, p.tokens),
     "Run.of": lambda model, p: Run.of(model, p.tokens),
     "edited, from the end": partial(with_edit, where=slice(-2, None)),
+    "edited, up to the end": partial(with_edit, where=slice(1, -1)),
     "counterfactual": counterfactual,
     "check_one_length": lambda model, p: tokens.check_one_length(p.tokens),
 }
@@ -227,7 +228,7 @@ OTHERS = {
     "Runs.of", "Prefix.last_logits", "last_logits_after", "Intervention.check_tokens",
     "check_tokens", "ends", "at_ends", "is_padded", "resolve_position", "tokenize",
     "largest_batch", "rows_of", "step", "continuation", "show_map", "steering.steer",
-    "token_vectors", "unembed", "resumed_logits",
+    "token_vectors", "unembed", "resumed_logits", "shared_start",
 }  # fmt: skip
 
 

@@ -111,6 +111,10 @@ def test_only_what_follows_the_prefix_is_run_unless_that_is_not_worth_it(
         return seen
 
     assert shapes(last) == [(6, 1)] and shapes(everywhere) == [(2, 3), (6, 4)]
+    # Three tokens, of one prompt in place of three, at two strengths: 12 positions are saved.
+    for worth, seen in ((12, [(2, 3), (6, 4)]), (13, [(6, 7)])):
+        monkeypatch.setattr(prefix, "WORTH", worth)
+        assert shapes(everywhere) == seen
     never_worth_it(monkeypatch)
     assert shapes(last) == [(6, 7)]
 

@@ -107,6 +107,17 @@ def test_what_lies_before_an_edit_is_not_run_and_the_model_is_left_as_it_was(tin
     assert close(tiny, Run.of(tiny, tokens).ends, run.ends)
 
 
+@pytest.mark.parametrize(("worth", "runs"), [(8, [(1, 2), (5, 4)]), (9, [(5, 6)])])
+def test_a_common_start_is_run_once_where_that_saves_enough(tiny, monkeypatch, worth, runs) -> None:
+    monkeypatch.setattr(prefix, "WORTH", worth)
+    tokens, seen = torch.arange(1, 31).view(5, 6), []
+    tokens[:, :2] = tokens[0, :2]  # four prompts need not run these two
+    watch = ("blocks.0.hook_mlp_out", lambda x, hook: seen.append(tuple(x.shape[:2])))
+    with tiny.hooks(fwd_hooks=[watch]):
+        Run.of(tiny, tokens)
+    assert seen == runs
+
+
 @pytest.mark.parametrize(("layer", "position"), [(2, 0), (-1, 0), (0, 6), (0, -7)])
 def test_an_edit_that_is_nowhere_is_refused(tiny, tokens, layer, position) -> None:
     with pytest.raises(ValueError, match="position" if layer == 0 else "layer"):

@@ -32,6 +32,11 @@ def test_a_counterfactual_turns_the_logit_difference_and_its_own_is_the_prompt(s
     assert difference(smollm2, prompts).mean() * difference(smollm2, other).mean() < 0
 
 
+def test_a_counterfactual_of_which_one_answer_is_a_capital_exchanges_the_answers_alone(smollm2):
+    prompts = Prompts.of(smollm2, ["In Paris, not in Google: in"], [" Paris"], [" Google"])
+    assert counterfactual(smollm2, prompts).texts == ("In Google, not in Paris: in",)
+
+
 def test_a_counterfactual_of_another_length_or_with_nothing_to_exchange_is_refused(smollm2):
     with pytest.raises(ValueError, match="unequal lengths"):
         counterfactual(smollm2, Prompts.of(smollm2, *[[text] for text in WORLD_CAPITAL]))

@@ -95,6 +95,7 @@ def test_a_rank_correlation_sees_order_alone() -> None:
     assert unrelated.low < 0 < unrelated.high
     assert not rank_correlation(a, np.ones(30)).is_finite
     assert not rank_correlation(a[:3], a[:3]).is_finite
+    assert rank_correlation([0.0, 0.2, 0.6, 1.0], [0.2, 0.0, 0.6, 1.0]).is_finite
 
 
 def test_an_interval_is_written_with_the_format_of_a_number() -> None:

@@ -20,8 +20,8 @@ class Killed(BaseException):
 
 
 def test_a_record_comes_back_with_its_provenance(tiny, tmp_path: Path) -> None:
-    record(OLD, tmp_path / "new/grid.csv", provenance(tiny, epochs=3))
-    table, origin = read_record(tmp_path / "new/grid.csv")
+    record(OLD, tmp_path / "new/folders/grid.csv", provenance(tiny, epochs=3))
+    table, origin = read_record(tmp_path / "new/folders/grid.csv")
     pd.testing.assert_frame_equal(table, OLD)
     assert origin["weights"] == fingerprint(tiny) and origin["settings"] == {"epochs": 3}
     assert (origin["rows"], origin["wall_seconds"]) == (2, 3.0)
