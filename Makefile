@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .PHONY: help setup model book chapter picture test test-quick lint format bench gpu gpu-kit \
-  assignments solutions grade lab serve live clean
+  assignments solutions grade lab serve live seeds clean
 
 # Variables given on the command line are taken as typed: make expands nothing in them, and recipes
 # read them from the environment ("$$PORT"), so that neither does the shell.
@@ -25,6 +25,9 @@ export NOTEBOOK_TIMEOUT ?= 900
 export TEST_JOBS ?= logical
 # The chapter that `make chapter` executes and builds.
 export CHAPTER ?=
+# Seeds and chapters of `make seeds`; all chapters with claims if none is named.
+export SEEDS ?= 100 200 300 400 500
+export CHAPTERS ?=
 # Port of `make serve`; 0 picks a free one.
 export PORT ?= 8000
 # Folder with the submissions that `make grade` grades.
@@ -63,6 +66,7 @@ help: ## List the targets and variables (the default)
 	@echo "  BOOK_JOBS        what runs, and where: see book/models.md"
 	@echo "  PYTHON=python3   the Python that creates .venv;  PY=python: use this environment instead"
 	@echo "  CHAPTER          the chapter of make chapter, for example pareto"
+	@echo "  SEEDS, CHAPTERS  of make seeds, for example SEEDS='100 200' CHAPTERS='bias paths'"
 	@echo "  PYTEST_FLAGS     options of pytest, for example '-m \"not site\"'"
 	@echo "  TEST_JOBS=auto   parallel test processes; NOTEBOOK_TIMEOUT=900: seconds for a cell"
 	@echo "  SUBMISSIONS      the folder to grade; GRADE_FLAGS"
@@ -108,6 +112,9 @@ book: model ## Execute the chapters that are out of date and build the site into
 chapter: model ## Execute and build one chapter: make chapter CHAPTER=pareto
 	@[ -n "$$CHAPTER" ] || { echo "Name it: make chapter CHAPTER=pareto" >&2; exit 1; }
 	@$(PY) -m book._ext.build --chapter "$$CHAPTER"
+
+seeds: model ## Record the chapters' claims with other seeds, for the scorecard
+	@for seed in $$SEEDS; do BOOK_SEED=$$seed $(WITH) CHAPTERS -m book._ext.recorded; done
 
 picture: book ## Update the README's picture from the executed chapter
 	@$(PY) -m book._ext.readme_picture

@@ -25,6 +25,7 @@ from sphinx.application import Sphinx
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 
+from book._ext.agreement import Table, compare, stands_on
 from book._ext.cache import notebooks, record_of
 from helpers.results.claims import INVENTORY, MIME, VERDICTS, Claim, sample_size
 
@@ -34,11 +35,9 @@ OTHER_RUNS = "scorecards"  # folder in book/: one CSV file a run, named after it
 PAPERS = {"AS": "Activation scaling", "OP": "Observable propagation"}
 MISSING = "missing"
 COLUMNS = tuple(
-    "id where statement paper ours value low high n unit seeds model verdict power page".split()
+    "id where statement paper ours value low high n unit seeds model verdict power criterion "
+    "page".split()
 )
-# Runs recorded before claims stated their power were judged by other rules.
-FORMER_COLUMNS = tuple(column for column in COLUMNS if column != "power")
-Table = Mapping[str, Mapping[str, str]]  # another run's scorecard: its columns by id
 
 
 @dataclass(frozen=True)
@@ -118,7 +117,7 @@ def counts(rows: Sequence[Row]) -> Counter[str]:
 def as_csv(rows: Sequence[Row]) -> str:
     """The scorecard for programs; numbers in full."""
     text = io.StringIO()
-    # A claim's figure and criterion stay in the chapter.
+    # A claim's figure stays in the chapter.
     writer = csv.DictWriter(text, COLUMNS, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     for row in rows:
@@ -137,52 +136,10 @@ def read_csv(text: str) -> dict[str, dict[str, str]]:
         ValueError: it is not a scorecard.
     """
     reader = csv.DictReader(io.StringIO(text))
-    if tuple(reader.fieldnames or ()) not in (COLUMNS, FORMER_COLUMNS):
+    if tuple(reader.fieldnames or ()) != COLUMNS:
         expected = ", ".join(COLUMNS)
         raise ValueError(f"a scorecard has the columns {expected}; this has {reader.fieldnames}.")
     return {row["id"]: row for row in reader}
-
-
-def is_former(table: Table) -> bool:
-    """Whether a run was judged by former rules, so that its verdicts do not count here."""
-    return any("power" not in row for row in table.values())
-
-
-def stands_on(row: Row, others: Mapping[str, Table]) -> str:
-    """How many runs, seeds and models have a result: this one and those judged by its rules."""
-    if row.claim is None:
-        return ""
-    runs = [(row.claim.model, row.verdict)]
-    for table in others.values():
-        there = table.get(row.id, {})
-        if not is_former(table) and there.get("verdict") in VERDICTS:
-            runs.append((there["model"], there["verdict"]))
-    models = Counter(model for model, _ in runs)
-    most, same = max(models.values()), sum(verdict == row.verdict for _, verdict in runs)
-    seeds, n_models = (
-        f"{most} seed{'s' * (most > 1)}",
-        f"{len(models)} model{'s' * (len(models) > 1)}",
-    )
-    agreed = "" if len(runs) == 1 else f"; same verdict in {same} of {len(runs)} runs"
-    return f"{seeds}, {n_models}{agreed}"
-
-
-def compare(rows: Sequence[Row], table: Table) -> tuple[int, list[tuple[str, str, str]]]:
-    """Agreement with another run, over the results that both have a verdict for.
-
-    Returns:
-        The number of equal verdicts; id, verdict there and verdict here of the others.
-    """
-    same, differing = 0, []
-    for row in rows:
-        there = table.get(row.id, {}).get("verdict")
-        if row.claim is None or there not in VERDICTS:
-            continue
-        if there == row.verdict:
-            same += 1
-        else:
-            differing.append((row.id, there, row.verdict))
-    return same, differing
 
 
 def as_html(rows: Sequence[Row], others: Mapping[str, Table] | None = None) -> str:
@@ -193,7 +150,7 @@ def as_html(rows: Sequence[Row], others: Mapping[str, Table] | None = None) -> s
         others: scorecards of other runs, by model or seed; each becomes a column.
     """
     others = others or {}
-    by_paper = {}
+    claims, by_paper = [row.claim for row in rows], {}
     for prefix, name in PAPERS.items():
         by_paper[name] = counts([row for row in rows if row.id.startswith(prefix)])
     total = counts(rows)
@@ -203,9 +160,8 @@ def as_html(rows: Sequence[Row], others: Mapping[str, Table] | None = None) -> s
         others=others,
         words=[*VERDICTS, *([MISSING] if total[MISSING] else [])],
         counts=by_paper | {"Both papers": total},
-        agreement={run: compare(rows, table) for run, table in others.items()},
-        former={run for run, table in others.items() if is_former(table)},
-        stands_on={row.id: stands_on(row, others) for row in rows},
+        agreement={run: compare(claims, table) for run, table in others.items()},
+        stands_on={row.id: stands_on(row.claim, others) for row in rows},
         papers=PAPERS,
         inventory=INVENTORY,
         sample_size=sample_size,

@@ -27,6 +27,14 @@ SUBJECT_GROUPS = (  # appendix A.3
     "Man, {name} is so funny, isn't",
     "Really, {name} always works so hard, doesn't",
 )
+# Others that ask the same, for judging what was settled on the templates above.
+FRESH = {
+    SUBJECT: "Honestly, {name} is such a kind neighbor, isn't",
+    OBJECT: "What was it like to meet {name}? Well, frankly, I admired",
+    OCCUPATION: "Our teacher says {name} is a gifted",
+    SUBJECT_GROUPS[1]: "Wow, {name} is so clever, isn't",
+    SUBJECT_GROUPS[2]: "Usually, {name} gets up very early, doesn't",
+}
 PAPER_NAMES = {
     "F": ("Jennifer", "Jane", "Annie", "Chloe", "Amy", "Judy", "Lisa", "Carol", "Clara", "Sarah"),
     "M": ("John", "David", "Mark", "Paul", "Ryan", "Gary", "Jack", "Arnold", "Joe", "Andy"),
@@ -91,6 +99,17 @@ class NamePrompts:
         return len(self.people)
 
 
+def template_for(seed: int, template: str) -> str:
+    """A template for the book's own seed, 0; for any other its counterpart in ``FRESH``.
+
+    Raises:
+        ValueError: a template that has none.
+    """
+    if template not in FRESH:
+        raise ValueError(f"{template!r} has no counterpart; these have: {', '.join(FRESH)}.")
+    return FRESH[template] if checks.whole("seed", seed, 0) else template
+
+
 def paper_people(model: TransformerBridge) -> list[Person]:
     """The paper's names that are one token for this model."""
     people = [(name, sex) for sex, group in PAPER_NAMES.items() for name in group]
@@ -98,15 +117,15 @@ def paper_people(model: TransformerBridge) -> list[Person]:
 
 
 def one_token_names(
-    model: TransformerBridge, seed: int = 0
+    model: TransformerBridge, seed: int = 0, *, fresh: bool = False
 ) -> tuple[dict[str, list[str]], Counter[str]]:
     """Names that are one token for this model, by sex, each list in an order drawn with ``seed``.
 
-    The second value counts the names that were left out, by reason.
+    ``fresh`` takes another list of names. The second value counts the names left out, by reason.
     """
     dropped: Counter[str] = Counter()
     kept: dict[str, list[str]] = {"F": [], "M": []}
-    for name, sex in names():
+    for name, sex in names(fresh):
         if is_single(model, " " + name):
             kept[sex].append(name)
         else:
@@ -118,13 +137,18 @@ def one_token_names(
 
 
 def two_halves(
-    model: TransformerBridge, *, per_gender: int | None = None, seed: int = 0
+    model: TransformerBridge,
+    *,
+    per_gender: int | None = None,
+    seed: int = 0,
+    fresh: bool = False,
 ) -> tuple[list[Person], list[Person], Counter[str]]:
     """One-token names in two halves that share none, with as many women as men in each.
 
     Args:
         per_gender: women, and men, in each half; as many as there are if not given.
         seed: of the split.
+        fresh: take another list of names, on which nothing was settled.
 
     Returns:
         One half to choose on, one to report on, and the number of names left out, by reason.
@@ -132,7 +156,7 @@ def two_halves(
     Raises:
         ValueError: too few names.
     """
-    kept, dropped = one_token_names(model, seed)
+    kept, dropped = one_token_names(model, seed, fresh=fresh)
     most = min(map(len, kept.values())) // 2
     size = most if per_gender is None else checks.whole("per_gender", per_gender)
     if not 1 <= size <= most:

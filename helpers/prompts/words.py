@@ -14,9 +14,14 @@ def capitals() -> tuple[tuple[str, str], ...]:
 
 
 @cache
-def names() -> tuple[tuple[str, str], ...]:
-    """Given names with F or M, as registered for most of their bearers."""
-    return tuple((row["name"], row["gender"]) for row in _rows("names.csv"))
+def names(fresh: bool = False) -> tuple[tuple[str, str], ...]:
+    """Given names with F or M, as registered for most of their bearers.
+
+    Args:
+        fresh: other names than without it, for data on which nothing was settled.
+    """
+    file = "more_names.csv" if fresh else "names.csv"
+    return tuple((row["name"], row["gender"]) for row in _rows(file))
 
 
 def _rows(file: str) -> list[dict[str, str]]:

@@ -21,6 +21,11 @@ from IPython.display import HTML
 from helpers.results.rules import ENOUGH, FAILS, HOLDS, IN_PART, UNDECIDED, VERDICTS, Judged
 from helpers.settings import SETTINGS
 
+# What the box says where a rule's limits were settled late; see "seen" in claims.toml.
+SEEN = {
+    "prompts": "so the recorded runs with other seeds count, which have other names and templates",
+    "weights": "so, as no prompt enters, the recorded run of another model counts",
+}
 MIME = "application/vnd.steering-book.claims+json"
 INVENTORY = tomllib.loads(Path(__file__).with_name("claims.toml").read_text(encoding="utf-8"))
 
@@ -130,9 +135,13 @@ def how_judged(*ids: str) -> HTML:
     lines = []
     for id in ids:
         told = {part: escape(INVENTORY[id][part]) for part in ("statement", "rule", "control")}
+        seen = ""
+        if kind := INVENTORY[id].get("seen"):
+            why = "Its limits were settled after results with the book's own seed had been seen, "
+            seen = f"<br>{why}{SEEN[kind]} (scorecard, <em>Stands on</em>)."
         lines.append(
             f"<p><strong>{id}</strong> <em>{told['statement']}</em><br>Holds if: {told['rule']}."
-            f"<br>Control: {told['control']}.</p>"
+            f"<br>Control: {told['control']}.{seen}</p>"
         )
     title = "<p class='admonition-title'>How this will be judged</p>"
     return HTML(f"<div class='admonition note how-judged'>{title}{''.join(lines)}</div>")

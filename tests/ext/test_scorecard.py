@@ -11,6 +11,7 @@ from docutils import nodes
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 from book._ext import scorecard as extension
+from book._ext.agreement import compare, stands_on
 from book._ext.cache import ROOT
 from book._ext.scorecard import (
     as_csv,
@@ -19,9 +20,9 @@ from book._ext.scorecard import (
     counts,
     read_csv,
     scorecard,
-    stands_on,
 )
 from helpers.results.claims import INVENTORY, VERDICTS, Claim, closing_table
+from helpers.results.records import read_record
 from tests.results.test_claims import GOOD
 
 pytestmark = pytest.mark.unit
@@ -79,8 +80,11 @@ def test_the_table_for_readers_counts_escapes_and_shows_what_is_missing():
 
 
 def test_another_run_s_verdicts_are_compared_where_both_have_one():
-    here = scorecard({"a/one": chapter({}, {"id": "AS-2"}, {"id": "AS-3"})})
-    there = chapter({"verdict": "does not hold"}, {"id": "AS-2"}, {"id": "OP-1"})
+    one, two, three = (
+        {"id": id, "criterion": INVENTORY[id]["rule"]} for id in ("AS-1", "AS-2", "AS-3")
+    )
+    here = scorecard({"a/one": chapter(one, two, three)})
+    there = chapter(one | {"verdict": "does not hold"}, two, {"id": "OP-1"})
     others = {"seed-1": read_csv(as_csv(scorecard({"a/one": there})))}
     others["same"] = read_csv(as_csv(here))
     page = BeautifulSoup(as_html(here, others), "html.parser")
@@ -90,29 +94,44 @@ def test_another_run_s_verdicts_are_compared_where_both_have_one():
     ]
 
 
-def test_a_verdict_stands_on_the_runs_that_were_judged_by_the_same_rules():
+def recorded(**changes) -> dict:
+    """The scorecard of another run that judged AS-1, by the rule of now unless that is changed."""
+    changes = {"criterion": INVENTORY["AS-1"]["rule"]} | changes
+    return read_csv(as_csv(scorecard({"a": chapter(changes)})))
+
+
+def test_a_verdict_stands_on_the_runs_that_were_judged_by_the_same_rule():
     rows = scorecard({"a/one": chapter({})})
-    same, other = read_csv(as_csv(rows)), scorecard({"a": chapter({"verdict": "undecided"})})
-    elsewhere = read_csv(as_csv(scorecard({"a": chapter({"model": "gpt2"})})))
-    others = {"seed-1": same, "seed-2": read_csv(as_csv(other)), "gpt2": elsewhere}
-    assert stands_on(rows[0], {}) == "1 seed, 1 model"
-    assert stands_on(rows[0], others) == "3 seeds, 2 models; same verdict in 3 of 4 runs"
-    assert stands_on(rows[1], others) == ""  # no chapter has recorded it
-    former = {id: {k: v for k, v in row.items() if k != "power"} for id, row in same.items()}
-    assert stands_on(rows[0], {"former": former}) == "1 seed, 1 model"
-    assert (
-        "former (judged by former rules)"
-        in BeautifulSoup(as_html(rows, {"former": former}), "html.parser").text
-    )
+    others = {"1": recorded(), "2": recorded(verdict="undecided"), "3": recorded(model="gpt2")}
+    assert str(stands_on(rows[0].claim, {})) == "1 seed, 1 model"
+    assert str(stands_on(rows[0].claim, others)) == "3 seeds, 2 models; same verdict in 3 of 4 runs"
+    assert stands_on(rows[1].claim, others) is None  # no chapter has recorded it
+    others = {"former": recorded(criterion="another rule")}
+    assert str(stands_on(rows[0].claim, others)) == "1 seed, 1 model"
+    assert compare([row.claim for row in rows], others["former"]) == (0, [])
 
 
-def test_scorecards_of_other_runs_have_a_verdict_for_every_result():
-    paths = list((ROOT / "book" / extension.OTHER_RUNS).glob("*.csv"))
-    assert paths
-    for path in paths:
+@pytest.mark.parametrize(("seen", "fresh"), [("prompts", (2, 3)), ("weights", (1, 1))])
+def test_where_a_rule_was_settled_late_only_fresh_data_count(monkeypatch, seen, fresh):
+    monkeypatch.setitem(INVENTORY, "AS-1", INVENTORY["AS-1"] | {"seen": seen})
+    rows = scorecard({"a/one": chapter({})})
+    others = {"1": recorded(), "2": recorded(verdict="undecided"), "3": recorded(model="gpt2")}
+    found = stands_on(rows[0].claim, others)
+    assert (found.fresh_same, found.fresh) == fresh
+    assert f"in {fresh[0]} of {fresh[1]} run" in str(found)
+    assert "not asked" in str(stands_on(rows[0].claim, {}))
+
+
+def test_recorded_runs_are_whole_and_have_a_verdict_for_every_result_that_they_name():
+    for path in (ROOT / "book" / extension.OTHER_RUNS).glob("*.csv"):
+        origin = read_record(path)[1]  # refuses a file that was changed
         table = read_csv(path.read_text(encoding="utf-8"))
-        assert list(table) == list(INVENTORY)
+        assert table and path.stem == f"{origin['model']}-seed-{origin['seed']}"
+        assert list(table) == [id for id in INVENTORY if id in table]
         assert {row["verdict"] for row in table.values()} <= set(VERDICTS)
+        pages = {row["page"].removesuffix(".html") for row in table.values()}
+        assert pages == set(origin["chapters"])
+        assert not any(ran["profile"] == "smoke" for ran in origin["chapters"].values())
 
 
 @pytest.mark.parametrize("recorded", [list(INVENTORY), list(INVENTORY)[1:]])

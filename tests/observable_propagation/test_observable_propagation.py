@@ -20,6 +20,7 @@ from helpers.prompts.people import (
     SUBJECT_GROUPS,
     NamePrompts,
     paper_people,
+    template_for,
     two_halves,
 )
 
@@ -66,6 +67,17 @@ def test_the_halves_share_no_name_and_are_balanced(smollm2):
     assert (choose, report) == two_halves(smollm2, seed=3)[:2] != two_halves(smollm2, seed=4)[:2]
     with pytest.raises(ValueError, match="there are names for 1 to"):
         two_halves(smollm2, per_gender=1000)
+
+
+def test_fresh_names_and_templates_are_others_that_ask_the_same(smollm2):
+    used = {name for half in two_halves(smollm2)[:2] for name, _ in half}
+    choose, report, _ = two_halves(smollm2, per_gender=24, fresh=True)
+    assert not used & {name for name, _ in choose + report}
+    for template in (SUBJECT, OBJECT, OCCUPATION, *SUBJECT_GROUPS):
+        assert template_for(0, template) == template != template_for(1, template)
+        assert len(NamePrompts.of(smollm2, template_for(1, template), choose)) == 48
+    with pytest.raises(ValueError, match="has no counterpart"):
+        template_for(1, "So, {name}")
 
 
 def test_the_model_prefers_the_pronoun_of_the_name(smollm2, n_subj, subject):

@@ -10,6 +10,7 @@ import pytest
 from helpers.results.claims import (
     INVENTORY,
     MIME,
+    SEEN,
     Claim,
     claim,
     closing_table,
@@ -73,7 +74,8 @@ def test_the_data_file_holds_every_numbered_result_of_both_papers_in_order():
     ids = [f"AS-{i}" for i in range(1, 17)] + [f"OP-{i}" for i in range(1, 21)]
     assert list(INVENTORY) == ids
     for constants in INVENTORY.values():
-        assert set(constants) == {"where", "statement", "paper", "rule", "control"}
+        assert set(constants) - {"seen"} == {"where", "statement", "paper", "rule", "control"}
+        assert constants.get("seen", "prompts") in SEEN
         assert all(constants.values())
 
 
