@@ -1,4 +1,4 @@
-"""Dynamic scalars and padded batches, in float64 on four architectures."""
+"""Dynamic scalars on a padded batch, in float64 on four architectures."""
 
 import pytest
 import torch
@@ -6,10 +6,9 @@ import torch
 from helpers.activation_scaling.dynamic import DynScalar, DynScalarBias, DynScalarHidden
 from helpers.activation_scaling.fitting import fit
 from helpers.activation_scaling.interventions import ActivScalar, steered_logits
-from helpers.activation_scaling.objective import Objective, evaluate
+from helpers.activation_scaling.objective import Objective
 from helpers.activation_scaling.points import Points
 from helpers.models.run import last_logits
-from helpers.models.tokens import PAD
 from helpers.prompts.prompts import Prompts
 from tests.conftest import mixed, rounds
 
@@ -23,50 +22,15 @@ def prompts(tiny) -> Prompts:
     return mixed(tiny, TEXTS, ["w1"] * 4, ["w2"] * 4)
 
 
-@pytest.fixture
-def close(tiny) -> dict:
-    return {"rtol": 0, "atol": 1e-5 if rounds(tiny) else 1e-12}
-
-
 def drawn(kind, tiny, std: float = 0.5, sites=("attn_out", "mlp_out")):
     made = kind(Points.of(tiny, None, sites=sites), dtype=torch.float64)
     made.reset(seed=1, std=std)
     return made
 
 
-def single(prompts: Prompts, row: int) -> Prompts:
-    one = prompts.at([row])
-    tokens = one.tokens[:, one.tokens[0] != PAD]
-    return Prompts(one.texts, one.correct_texts, one.wrong_texts, tokens, one.correct, one.wrong)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_padded_batch_is_steered_as_single_prompts_are(tiny, prompts, close, kind):
-    intervention, betas = drawn(kind, tiny), [1.0, -0.7]
-    batch = steered_logits(tiny, prompts.tokens, intervention, betas)
-    for row in range(4):
-        alone = steered_logits(tiny, single(prompts, row).tokens, intervention, betas)
-        torch.testing.assert_close(batch[:, [row]], alone, **close)
-    assert (batch[0] - last_logits(tiny, prompts.tokens)).abs().max() > 1e-3
-
-
-def test_evaluation_and_a_step_of_fitting_on_a_padded_batch_are_the_means_over_single_prompts(
-    tiny, prompts
-):
-    intervention = drawn(DynScalar, tiny)
-    whole = evaluate(tiny, intervention, prompts)
-    parts = [evaluate(tiny, intervention, single(prompts, row)) for row in range(4)]
-    for name in ("E0", "F"):
-        mean = sum(getattr(part, name) for part in parts) / 4
-        assert getattr(whole, name) == pytest.approx(mean, abs=1e-5)
-    how = {"learning_rate": 0.1, "epochs": 30}
-    fitted = fit(tiny, drawn(DynScalar, tiny), prompts, Objective(margin=1.0), **how)
-    assert fitted.history[-1]["E_m"] > fitted.history[0]["E_m"] + 0.1
-
-
 def test_alpha_is_the_product_of_g_with_the_unit_activation(tiny, prompts):
     intervention = drawn(DynScalar, tiny)
-    tokens = single(prompts, 0).tokens
+    tokens = prompts.tokens[:1]  # the longest: no padding
     _, cache = tiny.run_with_cache(tokens)
     alpha = intervention.alpha(tiny, tokens[0])
     for site in ("attn_out", "mlp_out"):

@@ -7,18 +7,14 @@ import math
 import pytest
 import torch
 
-from helpers.activation_scaling.interventions import ActivScalar
 from helpers.activation_scaling.objective import (
     NEGLIGIBLE,
     Objective,
     effectiveness,
-    evaluate,
     faithfulness,
     logit_diff,
     minimality,
 )
-from helpers.activation_scaling.points import Points
-from helpers.prompts.prompts import Prompts
 
 pytestmark = pytest.mark.unit
 
@@ -86,16 +82,3 @@ def test_logit_diff_is_correct_minus_wrong_with_or_without_an_axis_of_betas():
     both = logit_diff(torch.stack([PLUS, MINUS]), CORRECT, WRONG)
     assert torch.equal(both[1], logit_diff(MINUS, CORRECT, WRONG))
     assert both[0, 2] == PLUS[2, 3] - PLUS[2, 7]
-
-
-def test_evaluation_in_chunks_equals_one_batch(tiny):
-    prompts = Prompts.of(
-        tiny, ["w1 w2 w3", "w4 w5 w6", "w7 w8 w9"], ["w10", "w11", "w12"], ["w13", "w14", "w15"]
-    )
-    intervention = ActivScalar(Points.of(tiny, prompts.n_pos), dtype=torch.float64)
-    intervention.reset(seed=3, std=0.3)
-    whole, chunks = (evaluate(tiny, intervention, prompts, batch_size=size) for size in (64, 2))
-    assert whole.E0 == pytest.approx(chunks.E0, abs=1e-6)
-    assert whole.F == pytest.approx(chunks.F, abs=1e-6)
-    assert whole.F < -1e-3
-    assert (whole.M0, whole.n_parameters, whole.n_prompts) == (chunks.M0, 2 * 2 * 4, 3)

@@ -61,18 +61,6 @@ def test_a_paths_feature_vector_equals_autograd_through_that_path_alone(tiny, te
         assert not torch.allclose(run.score * other, expected, rtol=1e-2)
 
 
-@pytest.mark.parametrize(
-    "measured", [{"w20": 1, "w41": -1}, {"w7": 2, "w8": -0.5, "w100": 1}], ids=str
-)
-def test_it_holds_for_any_observable(tiny, measured) -> None:
-    n, chain = Observable.of(tiny, measured), path(tiny, "0.1 → 1.2")
-    run = reading(tiny, chain, TOKENS, [1, 4, -1])
-    ours = run.score * path_feature(tiny, chain, n.vector(tiny), norms=NormGradients(run.points))
-    weights = {token: weight for token, _, weight in n.terms}
-    expected = gradient(tiny, [(0, 1), (1, 2)], TOKENS[None], [1, 4, 6], weights)
-    torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-7)
-
-
 def test_a_path_of_one_head_is_that_heads_feature_vector(tiny) -> None:
     m, norms = vectors(tiny), NormWeights({"ln_final": 3.0})
     ours = path_feature(tiny, path(tiny, "1.2"), m, norms=norms)
