@@ -197,6 +197,15 @@ def test_the_best_strength_is_the_best_of_those_tried(tiny, prompts, scalars):
     assert torch.equal(sweep.at([1]).diff[:, 0], sweep.diff[:, 1])
 
 
+def test_the_best_strength_is_not_0_and_weighs_the_size_of_what_it_multiplies():
+    betas = torch.tensor([-1.0, -0.5, 0.0, 0.5, 1.0])
+    kl = torch.tensor([1.0, 2.0, 0.0, 2.0, 1.0])[:, None]  # best at 0, then at 1
+    sweep, theta = Sweep(betas, 0 * kl, kl), torch.ones(3)
+    for lambda_m, best in ((0.0, 1.0), (10.0, 0.5)):
+        chosen = best_strength(sweep, Objective(lambda_f=1.0, lambda_m=lambda_m), theta)
+        assert abs(betas[chosen]) == best
+
+
 def test_maps_of_each_prompt_are_those_of_the_prompts_alone_and_their_mean_is_the_map(
     tiny, prompts, others
 ):

@@ -70,6 +70,9 @@ def test_the_hidden_layer_is_the_sum_that_its_equation_says_and_starts_from_almo
     for unit in intervention.theta["mlp_out"][1]:  # w, b and u of a unit
         expected = expected + unit[-1] * torch.tanh(unit[:-2] @ (h / h.norm()) + unit[-2])
     torch.testing.assert_close(intervention.scalars(h[None, None], "mlp_out", 1)[0, 0], expected)
+    other = drawn(DynScalarHidden, tiny)
+    other.reset(seed=2)
+    assert not torch.equal(other.theta["mlp_out"][..., 0], intervention.theta["mlp_out"][..., 0])
     quiet = drawn(DynScalarHidden, tiny, std=1e-5)
     assert quiet.scalars(h[None, None], "mlp_out", 1).abs() < 1e-3
 

@@ -154,13 +154,23 @@ def test_so_do_jobs_of_several_kinds_and_points(tiny, prompts):
 @pytest.mark.parametrize("kind", [SteerVec, DynScalar, DynScalarHidden])
 def test_so_do_steps_of_a_few_prompts_and_prompts_of_their_own(tiny, prompts, kind, batch_size):
     own = [prompts.at(rows) for rows in ([0, 1, 2], [2, 0, 0], [1, 1, 2])]
-    jobs = jobs_of(tiny, prompts, kind)
-    jobs = [replace(job, prompts=mine) for job, mine in zip(jobs, own)]
-    singles = [alone(tiny, job, epochs=3, batch_size=batch_size) for job in jobs]
-    check_equal(tiny, fit_many(tiny, jobs, epochs=3, batch_size=batch_size).results, singles)
-    shared = fit_many(tiny, jobs_of(tiny, own[0], kind), epochs=3, batch_size=batch_size).results
-    check_equal(tiny, shared[:1], singles[:1])
-    assert (shared[1].intervention.vec() - singles[1].intervention.vec()).abs().max() > 1e-3
+    shared, found = jobs_of(tiny, own[0], kind), []
+    theirs = [replace(job, prompts=mine) for job, mine in zip(jobs_of(tiny, own[0], kind), own)]
+    for jobs in (shared, theirs):
+        singles = [alone(tiny, job, epochs=3, batch_size=batch_size) for job in jobs]
+        found.append(fit_many(tiny, jobs, epochs=3, batch_size=batch_size).results)
+        check_equal(tiny, found[-1], singles)
+    shared, theirs = (results[1].intervention.vec() for results in found)
+    assert (shared - theirs).abs().max() > 1e-3
+
+
+def test_the_seed_of_a_fit_orders_its_prompts(tiny, prompts):
+    how = {"learning_rate": 1e-2, "epochs": 1, "batch_size": 1, "initial_std": 0.0}
+    first = set()
+    for seed in range(6):  # all start from zero, and differ by the prompt of the first step
+        run = fit(tiny, made(tiny, prompts), prompts, Objective(), seed=seed, **how)
+        first.add(round(run.history[0]["E_m"], 6))
+    assert len(first) > 1
 
 
 def test_one_objective_for_all_would_be_seen(tiny, prompts):

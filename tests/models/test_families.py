@@ -153,6 +153,14 @@ def test_what_needs_a_formula_that_does_not_hold_is_refused_by_its_name(model) -
             path_patching(model, TOKENS, OTHER, n)
 
 
+def test_multipliers_are_those_of_the_configuration_to_the_last_digit(tokenizer) -> None:
+    granite, cohere = family("Granite", tokenizer), family("Cohere", tokenizer)
+    config = granite.original_model.config
+    assert facts(granite).scales == dict.fromkeys(("attn", "mlp"), config.residual_multiplier)
+    assert facts(granite).logit_scale == 1 / config.logits_scaling != 1
+    assert facts(cohere).logit_scale == cohere.original_model.config.logit_scale != 1
+
+
 def bent(module, x):
     """A module's output and a little of its square."""
     out = type(module).forward(module, x)

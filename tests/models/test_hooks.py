@@ -15,6 +15,7 @@ from transformer_lens import hook_points
 from helpers.activation_scaling.interventions import ActivScalar
 from helpers.activation_scaling.points import Points
 from helpers.models import hooks, resume
+from helpers.models.formulas import check
 from helpers.models.hooks import alone, hooked
 from helpers.models.run import last_logits
 from helpers.observable_propagation.edits import edited
@@ -130,3 +131,9 @@ def test_a_hook_that_is_not_there_is_refused_before_any_is_on(tiny):
         with hooked(tiny, [(NAMES[0], lambda value, hook: None), ("blocks.9.hook_z", print)]):
             pass
     assert not left_on(tiny)
+
+
+def test_the_self_check_does_not_take_a_model_with_hooks_for_the_model_itself(tiny):
+    hook = ("hook_embed", lambda x, hook: 2 * x)
+    with tiny.hooks(fwd_hooks=[hook]), pytest.raises(RuntimeError, match="before hooks are put on"):
+        check(tiny)
