@@ -36,30 +36,42 @@ CHOOSE = "Choose from the list, or go to it with the Tab key and press the arrow
 
 def slider(
     key: str,
-    label: str,
-    frames: Mapping[str, Figure],
+    label: str | tuple[str, ...],
+    frames: Mapping[str | tuple[str, ...], Figure],
     alts: Sequence[str],
     *,
     caption: str,
     how: str = "",
-    start: int = 0,
+    start: int | tuple[int, ...] = 0,
 ) -> HTML:
-    """Pictures behind a labelled slider. Closes the figures.
+    """Pictures behind a labelled slider, or behind several. Closes the figures.
 
     Args:
         key: id of the slider, unique in its page.
-        label: what the slider changes.
-        frames: the slider's value, as shown -> the picture for it.
+        label: what the slider changes; of several sliders a tuple.
+        frames: the slider's value, as shown -> the picture for it. Of several sliders a tuple of
+            their values, every combination, the first slider's value outermost.
         alts: what each picture shows, in words.
         caption: under the picture.
         how: what to look for, added to the folded line on how to use the control.
-        start: index of the first picture shown.
+        start: index of the first picture shown; of several sliders a tuple.
 
     Raises:
-        ValueError: a picture without a text.
+        ValueError: a picture without a text, or a combination missing or out of order.
     """
-    control = slider_control(key, label, list(frames), start)
-    return _figure(key, [control], frames, alts, caption, f"{DRAG} {how}")
+    if isinstance(label, str):
+        control = slider_control(key, label, list(frames), start)
+        return _figure(key, [control], frames, alts, caption, f"{DRAG} {how}")
+    axes = [list(dict.fromkeys(values)) for values in zip(*frames)]
+    if list(frames) != list(itertools.product(*axes)):
+        raise ValueError(
+            "several sliders need a frame for every combination of their values, "
+            "the first slider's value outermost."
+        )
+    controls = []
+    for i, (name, values) in enumerate(zip(label, axes, strict=True)):
+        controls.append(slider_control(f"{key}-{i}", name, values, start[i] if start else 0))
+    return _figure(key, controls, frames, alts, caption, f"{DRAG} {how}")
 
 
 def choice(
@@ -74,38 +86,6 @@ def choice(
     """As :func:`slider`, with a list to choose from, for values that are names."""
     control = list_control(key, label, list(frames))
     return _figure(key, [control], frames, alts, caption, f"{CHOOSE} {how}")
-
-
-def two_sliders(
-    key: str,
-    labels: tuple[str, str],
-    frames: Mapping[tuple[str, str], Figure],
-    alts: Sequence[str],
-    *,
-    caption: str,
-    how: str = "",
-    start: tuple[int, int] = (0, 0),
-) -> HTML:
-    """As :func:`slider`, with two of them.
-
-    Args:
-        frames: both sliders' values -> the picture; every combination, the first slider's value
-            outermost.
-
-    Raises:
-        ValueError: as :func:`slider`, or a combination missing or out of order.
-    """
-    rows = list(dict.fromkeys(row for row, _ in frames))
-    columns = list(dict.fromkeys(column for _, column in frames))
-    if list(frames) != list(itertools.product(rows, columns)):
-        raise ValueError(
-            "two sliders need a frame for every combination of their values, "
-            "the first slider's value outermost."
-        )
-    controls = []
-    for i, values in enumerate((rows, columns)):
-        controls.append(slider_control(f"{key}-{i}", labels[i], values, start[i]))
-    return _figure(key, controls, frames, alts, caption, f"{DRAG} {how}")
 
 
 def slider_control(id: str, label: str, values: Sequence[str], start: int = 0) -> str:

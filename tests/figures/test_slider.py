@@ -16,7 +16,7 @@ import pytest
 from bs4 import BeautifulSoup
 from IPython.display import HTML
 
-from helpers.figures.slider import choice, slider, two_sliders
+from helpers.figures.slider import choice, slider
 
 pytestmark = pytest.mark.unit
 COMBINATIONS = [(pair, strength) for pair in ("a <b>", "c") for strength in ("0", "1", "2")]
@@ -80,7 +80,7 @@ def test_a_choice_has_a_list_in_place_of_the_range() -> None:
 
 def test_two_sliders_have_a_picture_for_every_combination_in_their_order() -> None:
     texts, labels = [f"{pair} at {strength}" for pair, strength in COMBINATIONS], ("Pair", "β")
-    made = two_sliders("pair", labels, frames(COMBINATIONS), texts, caption="c", start=(1, 2))
+    made = slider("pair", labels, frames(COMBINATIONS), texts, caption="c", start=(1, 2))
     page = read(made)
     assert [picture["alt"] for picture in page.find_all("img")] == texts
     first, second = page.find_all("input", type="range")
@@ -103,4 +103,4 @@ def test_a_combination_that_is_missing_or_out_of_order_is_refused(combinations) 
         combinations[0], combinations[1] = combinations[1], combinations[0]
     grid = frames(combinations)
     with pytest.raises(ValueError, match="outermost"):
-        two_sliders("pair", ("a", "b"), grid, ["text"] * len(grid), caption="c")
+        slider("pair", ("a", "b"), grid, ["text"] * len(grid), caption="c")
