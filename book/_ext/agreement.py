@@ -82,3 +82,13 @@ def compare(claims: Sequence[Claim | None], table: Table) -> tuple[int, list[tup
         else:
             differing.append((claim.id, there, claim.verdict))
     return same, differing
+
+
+def differing(claim: Claim | None, others: Mapping[str, Table]) -> dict[str, list[str]]:
+    """Runs that came to another verdict by the same rule, by that verdict."""
+    runs: dict[str, list[str]] = {}
+    for run, table in others.items():
+        if claim and same_rule(claim.id, table):
+            if (there := table[claim.id]["verdict"]) != claim.verdict:
+                runs.setdefault(there, []).append(run)
+    return runs

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import io
+import textwrap
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -25,7 +26,7 @@ from sphinx.application import Sphinx
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 
-from book._ext.agreement import Table, compare, stands_on
+from book._ext.agreement import Table, compare, differing, stands_on
 from book._ext.cache import notebooks, record_of
 from helpers.results.claims import INVENTORY, MIME, VERDICTS, Claim, sample_size
 
@@ -34,6 +35,7 @@ TEMPLATE = Path(__file__).with_suffix(".html")
 OTHER_RUNS = "scorecards"  # folder in book/: one CSV file a run, named after its model and seed
 PAPERS = {"AS": "Activation scaling", "OP": "Observable propagation"}
 MISSING = "missing"
+SHORT = 90  # characters of a figure that a row shows
 COLUMNS = tuple(
     "id where statement paper ours value low high n unit seeds model verdict power criterion "
     "page".split()
@@ -142,26 +144,35 @@ def read_csv(text: str) -> dict[str, dict[str, str]]:
     return {row["id"]: row for row in reader}
 
 
+def first_part(text: str) -> str:
+    """The first part of a list of figures, shortened; the page has the whole one folded."""
+    part = text.partition(";")[0]
+    short = textwrap.shorten(part, SHORT, placeholder=" …")
+    return short if part == text or short.endswith("…") else f"{short} …"
+
+
 def as_html(rows: Sequence[Row], others: Mapping[str, Table] | None = None) -> str:
     """The scorecard for readers: counts, filters (shown by JavaScript), and the table.
 
     Args:
         rows: this run's.
-        others: scorecards of other runs, by model or seed; each becomes a column.
+        others: scorecards of other runs, by model or seed; a row marks those that differ.
     """
     others = others or {}
     claims, by_paper = [row.claim for row in rows], {}
     for prefix, name in PAPERS.items():
         by_paper[name] = counts([row for row in rows if row.id.startswith(prefix)])
     total = counts(rows)
-    template = jinja2.Environment(autoescape=True).from_string(TEMPLATE.read_text("utf-8"))
-    return template.render(
+    environment = jinja2.Environment(autoescape=True)
+    environment.filters["first_part"] = first_part
+    return environment.from_string(TEMPLATE.read_text("utf-8")).render(
         rows=rows,
         others=others,
         words=[*VERDICTS, *([MISSING] if total[MISSING] else [])],
         counts=by_paper | {"Both papers": total},
         agreement={run: compare(claims, table) for run, table in others.items()},
         stands_on={row.id: stands_on(row.claim, others) for row in rows},
+        differing={row.id: differing(row.claim, others) for row in rows},
         papers=PAPERS,
         inventory=INVENTORY,
         sample_size=sample_size,

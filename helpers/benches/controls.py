@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from html import escape
 from typing import Any
@@ -22,6 +22,20 @@ def labelled(kind: type[widgets.Widget], label: str, value: Any, **options: Any)
     """A control with its label, as wide as its bench."""
     style, layout = {"description_width": "8rem"}, {"width": "min(100%, 42rem)"}
     return kind(value=value, description=label, style=style, layout=layout, **options)
+
+
+def examples(
+    values: Mapping[str, Sequence[str]], controls: Sequence[widgets.Widget]
+) -> widgets.Dropdown:
+    """A list of examples by name, each with a value a control; a choice fills them in."""
+    chosen = labelled(widgets.Dropdown, "Example", next(iter(values)), options=list(values))
+
+    def fill(change: dict) -> None:
+        for control, value in zip(controls, values[change["new"]]):
+            control.value = value
+
+    chosen.observe(fill, "value")
+    return chosen
 
 
 def say(text: str, role: str = "status") -> None:

@@ -10,7 +10,15 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from helpers.benches.controls import as_token, labelled, reported, say, top_tokens, typed
+from helpers.benches.controls import (
+    as_token,
+    examples,
+    labelled,
+    reported,
+    say,
+    top_tokens,
+    typed,
+)
 from helpers.figures.plots import head_map
 from helpers.models.run import read_activations
 from helpers.models.tokens import token_strings, tokenize
@@ -20,14 +28,20 @@ from helpers.observable_propagation.observables import Observable
 from helpers.observable_propagation.pull_back import NormWeights
 from helpers.results.glue import picture
 
-PROMPT = "So, Jennifer really is a great friend, isn't"
+# Words of weight +, words of weight −, and a prompt.
+EXAMPLES = {
+    "she or he": ("she", "he", "So, Jennifer really is a great friend, isn't"),
+    "her or him": ("her", "him", "Tell Michael that I would like to speak to"),
+    "numbers or names": ("one two three", "Ben Joe Anna", "On the table there were"),
+}
 
 
 def observable_bench(model: TransformerBridge) -> None:
     """Controls for one observable: a map of all heads, and a step along a head's vector."""
-    plus = labelled(widgets.Text, "Tokens, weight +", "she")
-    minus = labelled(widgets.Text, "Tokens, weight −", "he")
-    prompt = labelled(widgets.Textarea, "Prompt", PROMPT, continuous_update=False)
+    first = next(iter(EXAMPLES.values()))
+    plus = labelled(widgets.Text, "Tokens, weight +", first[0])
+    minus = labelled(widgets.Text, "Tokens, weight −", first[1])
+    prompt = labelled(widgets.Textarea, "Prompt", first[2], continuous_update=False)
 
     def read(plus: str, minus: str) -> None:
         with reported():
@@ -49,11 +63,12 @@ def observable_bench(model: TransformerBridge) -> None:
                 prompt=prompt,
             )
 
+    display(examples(EXAMPLES, [plus, minus, prompt]))
     widgets.interact_manual.options(manual_name="Read the heads")(read, plus=plus, minus=minus)
 
 
 def mean_difference(model: TransformerBridge, plus: str, minus: str) -> Observable:
-    """The mean logit of the first list of words less that of the second.
+    """The mean logit of the first list of words minus that of the second.
 
     Raises:
         ValueError: the first list is blank, a word is not one token, or the lists cancel.

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 import ipywidgets as widgets
+import pandas as pd
 import torch
 from IPython import get_ipython
 from IPython.display import display
@@ -26,7 +27,15 @@ from helpers.activation_scaling.interventions import (
 )
 from helpers.activation_scaling.objective import Objective, evaluate
 from helpers.activation_scaling.points import Points
-from helpers.benches.controls import as_token, labelled, reported, say, top_tokens, typed
+from helpers.benches.controls import (
+    as_token,
+    examples,
+    labelled,
+    reported,
+    say,
+    top_tokens,
+    typed,
+)
 from helpers.figures.plots import heat_map
 from helpers.models.run import last_logits
 from helpers.models.tokens import token_strings
@@ -36,7 +45,14 @@ from helpers.results.glue import picture
 METHODS = {"ActivScalar": (ActivScalar, 1e-2), "SteerVec": (SteerVec, 1e-3)}  # learning rates
 SITES = ("resid_post", "attn_out", "mlp_out")
 INTERRUPTED = threading.Event()  # by the reader, who interrupts the kernel
-PROMPT = "The capital of Poland is London. Q: What is the capital of Poland? A:"
+# A prompt with the answers at β = 1 and at β = −1.
+EXAMPLES = {
+    "What is the capital of Poland?": (
+        "The capital of Poland is London. Q: What is the capital of Poland? A:", "Warsaw", "London",
+    ),
+    "Who got the book?": ("When Ben met with Joe, Joe gave the book to", "Ben", "Joe"),
+    "The nurse": ("The nurse went home early because", "he", "she"),
+}  # fmt: skip
 
 
 def steering_bench(model: TransformerBridge) -> None:
@@ -46,10 +62,11 @@ def steering_bench(model: TransformerBridge) -> None:
         # that ipykernel restores after each cell is the one in force while such a thread runs.
         kernel.saved_sigint_handler = _interrupt
     number, limits = widgets.BoundedFloatText, {"min": 0, "max": 100}
+    prompt, right, wrong = next(iter(EXAMPLES.values()))
     controls = {
-        "prompt": labelled(widgets.Textarea, "Prompt", PROMPT),
-        "right": labelled(widgets.Text, "Answer at β = 1", "Warsaw"),
-        "wrong": labelled(widgets.Text, "Answer at β = −1", "London"),
+        "prompt": labelled(widgets.Textarea, "Prompt", prompt),
+        "right": labelled(widgets.Text, "Answer at β = 1", right),
+        "wrong": labelled(widgets.Text, "Answer at β = −1", wrong),
         "method": labelled(widgets.Dropdown, "Method", "ActivScalar", options=list(METHODS)),
         "sites": labelled(widgets.SelectMultiple, "Sites", SITES[1:], options=SITES, rows=3),
         "margin": labelled(number, "Margin m", 1.0, **limits),
@@ -62,8 +79,10 @@ def steering_bench(model: TransformerBridge) -> None:
         with reported():
             prompts, intervention = fit_prompt(model, **values)
             show_map(model, prompts, intervention)
+            display(side_by_side(model, prompts, intervention))
             steer(model, prompts, intervention)
 
+    display(examples(EXAMPLES, [controls[name] for name in ("prompt", "right", "wrong")]))
     widgets.interact_manual.options(manual_name="Fit")(run, **controls)
 
 
@@ -143,6 +162,19 @@ def show_map(model: TransformerBridge, prompts: Prompts, intervention: Intervent
         strongest.append(f"{place}, {values[layer, position].item():+.2f}")
     display(picture(figure, "What was learned, by layer and token."))
     say(f"Strongest: {'; '.join(strongest)}.")
+
+
+@torch.no_grad()
+def side_by_side(
+    model: TransformerBridge, prompts: Prompts, intervention: Intervention
+) -> pd.DataFrame:
+    """The likeliest next tokens with their probabilities at β = −1, 0 and 1, a column each."""
+    columns = {}
+    for beta, name in ((-1.0, "β = −1"), (0.0, "β = 0"), (1.0, "β = +1")):
+        logits = steered_logits(model, prompts.tokens, intervention, [beta])[0, 0]
+        best = top_tokens(model, logits)
+        columns[name] = best["next token"] + "  " + best["probability"]
+    return pd.DataFrame(columns)
 
 
 def steer(model: TransformerBridge, prompts: Prompts, intervention: Intervention) -> None:

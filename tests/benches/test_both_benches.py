@@ -6,12 +6,13 @@ import os
 import re
 import signal
 
+import ipywidgets as widgets
 import pytest
 import torch
 
 from helpers.activation_scaling.interventions import ActivScalar
 from helpers.activation_scaling.points import Points
-from helpers.benches import observables, steering
+from helpers.benches import controls, observables, steering
 from helpers.models.run import last_logits, read_activations
 from helpers.observable_propagation.observables import Observable
 
@@ -36,6 +37,23 @@ def test_a_fit_is_reported_and_its_map_is_put_in_words(tiny, said, method) -> No
     steering.show_map(tiny, prompts, intervention)
     assert re.search(r"Fitted: .* E0 = -?\d", said[1])
     assert "Strongest: attn_out of layer" in said[2]
+
+
+def test_a_table_has_the_next_tokens_at_each_strength_and_the_model_s_own_in_the_middle(tiny, said):
+    prompts, intervention = steering.fit_prompt(tiny, **TYPED)
+    table = steering.side_by_side(tiny, prompts, intervention)
+    assert list(table) == ["β = −1", "β = 0", "β = +1"]
+    own = steering.top_tokens(tiny, last_logits(tiny, prompts.tokens)[0])
+    assert list(table["β = 0"]) == list(own["next token"] + "  " + own["probability"])
+    assert list(table["β = +1"]) != list(table["β = 0"])
+
+
+def test_an_example_fills_in_its_controls() -> None:
+    boxes = [controls.labelled(widgets.Text, name, "") for name in ("one", "two")]
+    chosen = controls.examples({"a": ("1", "2"), "b": ("3", "4")}, boxes)
+    assert [box.value for box in boxes] == ["", ""]  # until one is chosen
+    chosen.value = "b"
+    assert [box.value for box in boxes] == ["3", "4"]
 
 
 def test_an_interrupt_ends_a_fit_after_its_epoch_and_leaves_no_hook(tiny, said, monkeypatch):

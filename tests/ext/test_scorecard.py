@@ -68,15 +68,29 @@ def test_the_table_for_programs_keeps_numbers_in_full_and_can_be_read_again():
 def test_the_table_for_readers_counts_escapes_and_shows_what_is_missing():
     rows = scorecard({"a/one": chapter({}, {"id": "OP-1", "verdict": "holds in part"})})
     page = BeautifulSoup(as_html(rows, {"gpt2": read_csv(as_csv(rows))}), "html.parser")
-    assert len(page.select("table.scorecard tbody tr")) == len(INVENTORY)
-    row = page.select_one("tr[data-verdict='holds']")
+    assert len(page.select("table.scorecard tbody")) == len(INVENTORY)
+    row = page.select_one("tbody[data-verdict='holds']")
     assert "a < b" in row.text and "n = 8 prompts, 2 seeds, smollm2" in row.text
     assert row.a["href"] == "a/one.html#as-1" and row["data-paper"] == "AS"
     heads = [th.text for th in page.select("table.scorecard th")]
-    assert heads == ["Result", "Paper", "Ours", "Verdict", "Stands on", "gpt2"]
+    assert heads == ["Result", "Paper", "Ours", "Verdict", "Stands on"]
     assert "no chapter has recorded AS-2" in page.text
     total = [td.text for td in page.select("table.counts tr")[-1].select("td")]
     assert total == ["1", "1", "0", "0", str(len(INVENTORY) - 2), str(len(INVENTORY))]
+
+
+def test_a_row_is_short_with_a_mark_for_each_verdict_that_differs_and_all_of_it_folded():
+    rows = scorecard({"a": chapter({"ours": "one half [0.1, 0.9]; shuffled 0"}, {"id": "AS-2"})})
+    away = {"same": recorded(), "former": recorded(verdict="undecided", criterion="another")}
+    away |= {run: recorded(verdict="undecided") for run in ("one", "two")}
+    body = BeautifulSoup(as_html(rows, away), "html.parser").select_one("table.scorecard tbody")
+    ours = body.select("td")[2]
+    assert ours.text == "one half [0.1, 0.9] …"
+    (mark,) = body.select(".mark")
+    assert mark.text == "undecided × 2" and mark["title"] == "one, two"
+    details = body.select_one("details")
+    assert "shuffled 0" in details.text and Claim(**GOOD).criterion in details.text
+    assert len(details.select(".verdict")) == 4 and not details.has_attr("open")
 
 
 def test_another_run_s_verdicts_are_compared_where_both_have_one():

@@ -19,11 +19,14 @@ function unlistBibliography() {
   }
 }
 
-// A figure that a narrow screen would show at less than 40 % of its size stays legible and scrolls.
-function markWideFigures() {
-  for (const image of document.querySelectorAll("article figure:not(.slider) img")) {
-    const figure = image.closest("figure");
-    if (image.naturalWidth > 2.4 * figure.clientWidth) figure.classList.add("wide");
+// The theme keeps the side bar where it was on the page before; the entry of this one has to be seen.
+function showCurrentPage() {
+  const bar = document.querySelector(".bd-sidebar-primary");
+  const entry = [...bar.querySelectorAll("a.current, .active > a")].pop();
+  if (!entry) return;
+  const [frame, box] = [bar.getBoundingClientRect(), entry.getBoundingClientRect()];
+  if (box.top < frame.top || box.bottom > Math.min(frame.bottom, innerHeight)) {
+    bar.scrollTop += box.top - frame.top - frame.height / 3;
   }
 }
 
@@ -31,15 +34,15 @@ function markWideFigures() {
 function nameCells() {
   for (const table of document.querySelectorAll("table.claims")) {
     const heads = [...table.querySelectorAll("thead th")].map((head) => head.textContent);
-    for (const row of table.querySelectorAll("tbody tr")) {
-      [...row.cells].forEach((cell, i) => { cell.dataset.head = heads[i]; });
+    for (const cell of table.querySelectorAll("tbody td:not([colspan])")) {
+      cell.dataset.head = heads[cell.cellIndex];
     }
   }
 }
 
 window.addEventListener("load", () => {
   nameCells();
-  markWideFigures();
+  showCurrentPage();
   unlistBibliography();
   makeScrollableFocusable();
 });
@@ -50,7 +53,7 @@ function filterScorecard() {
   const box = document.querySelector(".scorecard-filter");
   if (!box) return;
   const choices = [...box.querySelectorAll("select")];
-  const rows = [...document.querySelectorAll("table.scorecard tbody tr")];
+  const rows = [...document.querySelectorAll("table.scorecard tbody")];
   const apply = () => {
     let shown = 0;
     for (const row of rows) {
