@@ -14,6 +14,7 @@ from bs4 import BeautifulSoup
 from sphinx.application import Sphinx
 
 LEFT_OUT = ".headerlink, script, style, svg, img, .katex-html, annotation, select"
+BLOCKS = {"div", "p", "pre", "li", "dt", "dd", "td", "th", "h1", "h2", "h3", "figcaption"}
 
 
 def text_of(html: str) -> str:
@@ -25,6 +26,8 @@ def text_of(html: str) -> str:
         if element.name == "section":
             element.attrs = {"id": element.get("id", "")}
         else:
+            if element.name in BLOCKS:
+                element.insert_after(" ")
             element.unwrap()
     return " ".join(main.decode_contents().split())
 

@@ -2,7 +2,7 @@
 
 // What scrolls by itself has to be reachable by keyboard. Formulae need their fonts to have their
 // final width.
-const SCROLLING = "article :is(.katex-display, figure, .output, .text_html, .scrolls)";
+const SCROLLING = "article :is(.katex-display, figure, .output, .text_html, .scrolls, .explorer-panel)";
 async function makeScrollableFocusable() {
   await document.fonts.ready;
   for (const element of document.querySelectorAll(SCROLLING)) {
@@ -30,6 +30,14 @@ function showCurrentPage() {
   }
 }
 
+// A figure of which a narrow screen would show the type at less than 70 % of the text's size.
+function markWideFigures() {
+  for (const image of document.querySelectorAll("article figure img:not(.drawing, .screen)")) {
+    const figure = image.closest("figure");
+    if (image.naturalWidth * 0.7 > figure.clientWidth) figure.classList.add("wide");
+  }
+}
+
 // On narrow screens the cells of these tables are stacked, each with the name of its column.
 function nameCells() {
   for (const table of document.querySelectorAll("table.claims")) {
@@ -43,6 +51,7 @@ function nameCells() {
 window.addEventListener("load", () => {
   nameCells();
   showCurrentPage();
+  markWideFigures();
   unlistBibliography();
   makeScrollableFocusable();
 });
