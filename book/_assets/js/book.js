@@ -2,7 +2,8 @@
 
 // What scrolls by itself has to be reachable by keyboard. Formulae need their fonts to have their
 // final width.
-const SCROLLING = "article :is(.katex-display, figure, .output, .text_html, .scrolls, .explorer-panel)";
+const SCROLLING =
+  "article :is(.katex-display, figure, .output, .text_html, .scrolls, .explorer-panel)";
 async function makeScrollableFocusable() {
   await document.fonts.ready;
   for (const element of document.querySelectorAll(SCROLLING)) {
@@ -19,7 +20,7 @@ function unlistBibliography() {
   }
 }
 
-// The theme keeps the side bar where it was on the page before; the entry of this one has to be seen.
+// The theme keeps the side bar where it was on the page before, which may hide this one's entry.
 function showCurrentPage() {
   const bar = document.querySelector(".bd-sidebar-primary");
   const entry = [...bar.querySelectorAll("a.current, .active > a")].pop();
