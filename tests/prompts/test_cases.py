@@ -4,6 +4,7 @@ import pytest
 
 from helpers.activation_scaling.objective import logit_diff
 from helpers.models.run import last_logits
+from helpers.prompts import cases
 from helpers.prompts.cases import (
     IPHONE,
     PRODUCTS,
@@ -69,3 +70,9 @@ def test_product_conflicts_begin_with_the_papers_and_each_names_its_wrong_answer
     for prompts in made:
         assert prompts.wrong_texts[0] in prompts.texts[0]
         assert prompts.correct_texts[0] not in prompts.texts[0]
+
+
+def test_a_product_with_an_answer_of_several_tokens_is_left_out(smollm2, monkeypatch):
+    pairs = [("Apple", "Google"), ("Apple Maps", "Google"), ("Apple", "Google Maps")]
+    monkeypatch.setattr(cases, "PRODUCTS", [("Xbox", *pair) for pair in pairs])
+    assert len(developed_by(smollm2)) == 1
