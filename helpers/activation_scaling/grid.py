@@ -21,7 +21,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from helpers.activation_scaling.controls import shuffled
 from helpers.activation_scaling.fitting import Fit, FitJob, fit_many
 from helpers.activation_scaling.interventions import ActivScalar, Intervention, SteerVec
-from helpers.activation_scaling.objective import NEGLIGIBLE, Evaluation, Objective
+from helpers.activation_scaling.objective import Evaluation, Objective, count_places, prune
 from helpers.activation_scaling.points import Points
 from helpers.activation_scaling.together import evaluate_many
 from helpers.models.load import fingerprint, load_model
@@ -67,28 +67,40 @@ def run_batch(
     n_test: int,
     epochs: int,
     rates: dict[str, float],
+    n_fit: int | None = None,
+    first_layer: int = 0,
+    pruned: bool = False,
 ) -> dict[str, Any]:
     """Fit a method at many objectives and evaluate it on train and test prompts, in batches.
 
     Sites are attn_out and mlp_out at all layers and positions (Fig. 2, activation scaling).
 
+    Args:
+        n_fit: fit to the first so many of the ``n_train`` prompts; None fits to all of them.
+        first_layer: the first one that is intervened on.
+        pruned: whether negligible parameters are set to zero before anything is measured.
+
     Returns:
-        ``rows``, one for each objective: E0, F and M0, E0 and F of the same parameters at shuffled
-        points, and ``M_rel``, which counts parameters of at least 1 % of the largest one; or the
+        ``rows``, one for each objective: E0, F and M0, minus the number of places with a parameter
+        that counts (``M_places``), and E0 and F of the same parameters at shuffled points; or the
         ``error`` of a fit that failed. ``at_once``, the objectives in a batch; ``peak``, the most
         GPU memory in use, in bytes.
     """
     data = _task(model, task, n_train, n_test, seed)
-    points = Points.of(model, data.train.n_pos)
+    fit_to = data.train if n_fit is None else data.train.at(range(n_fit))
+    points = Points.of(model, fit_to.n_pos, layers=range(first_layer, model.cfg.n_layers))
     jobs = []
     for objective in objectives:
-        job = METHODS[method](points), Objective(**objective), data.train, rates[method], seed
+        job = METHODS[method](points), Objective(**objective), fit_to, rates[method], seed
         jobs.append(FitJob(*job))
     done = fit_many(model, jobs, epochs=epochs)
     # Evaluate those that were fitted.
     fitted = [result.intervention for result in done.results if isinstance(result, Fit)]
+    if pruned:
+        for intervention in fitted:
+            prune(intervention)
     controls = [shuffled(intervention, seed) for intervention in fitted]
-    train = evaluate_many(model, [(one, data.train) for one in fitted])
+    train = evaluate_many(model, [(one, fit_to) for one in fitted])
     both = evaluate_many(model, [(one, data.test) for one in [*fitted, *controls]])
     test, control = both[: len(fitted)], both[len(fitted) :]
     measured = iter(zip(fitted, train, test, control))
@@ -104,15 +116,13 @@ def run_batch(
 def _row(
     intervention: Intervention, train: Evaluation, test: Evaluation, control: Evaluation
 ) -> dict[str, Any]:
-    size = intervention.vec().detach().abs()
     return {
         "E0_train": train.E0,
         "F_train": train.F,
         "E0": test.E0,
         "F": test.F,
         "M0": test.M0,
-        # M_0's threshold is absolute, and vectors have small entries: this one is relative.
-        "M_rel": -int((size >= NEGLIGIBLE * size.max()).sum()),
+        "M_places": -count_places(intervention),
         "swapped": test.swapped,
         "n_parameters": test.n_parameters,
         "E0_control": control.E0,
@@ -178,8 +188,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     help_out = "where the table goes (.csv), its provenance beside it; only without failed settings"
     parser.add_argument("--out", type=Path, required=True, help=help_out)
-    values = {"type": _at_least(0), "nargs": "+", "default": PAPER_VALUES, "help": "of λ_F, λ_M, m"}
-    parser.add_argument("--values", **values)
+    values = {"type": _at_least(0), "nargs": "+"}
+    parser.add_argument("--values", **values, default=PAPER_VALUES, help="of λ_F, λ_M, m")
+    for name in ("lambda-f", "lambda-m", "margin"):
+        parser.add_argument(f"--{name}", **values, help="its own values")
+    fit_to = {"type": _at_least(1, int), "nargs": "+", "default": [None]}
+    parser.add_argument("--n-fit", **fit_to, help="fit to so many of the training prompts")
+    parser.add_argument("--first-layer", type=_at_least(0, int), default=0)
+    parser.add_argument("--pruned", action="store_true", help="without negligible parameters")
     for name, default in {"seeds": 1, "n-train": 8, "n-test": 8, "epochs": 25}.items():
         parser.add_argument(f"--{name}", type=_at_least(1, int), default=default)
     for name, default in {"scalar": 1e-2, "vector": 3e-3}.items():
@@ -195,14 +211,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     model = load_model()
     rates = {"ActivScalar": given.rate_scalar, "SteerVec": given.rate_vector}
     sizes = {name: getattr(given, name) for name in ("n_train", "n_test", "epochs")}
-    sizes["rates"] = rates
-    values = [int(value) if value == int(value) else value for value in given.values]
-    settings = grid(lambda_f=values, lambda_m=values, margin=values, seeds=range(given.seeds))
-    kept = store(model, SETTINGS.cache / "sweeps", **sizes)
-    if model.W_U.is_cuda and not SETTINGS.scheduler:
-        table, _ = sweep_in_batches(model, settings, kept, **sizes)
-    else:
-        table = sweep(settings, partial(run, **sizes), kept, model=model, retry_failed=True)
+    sizes |= {"rates": rates, "first_layer": given.first_layer, "pruned": given.pruned}
+    axes = {}
+    for name in ("lambda_f", "lambda_m", "margin"):
+        chosen = getattr(given, name) or given.values
+        axes[name] = [int(value) if value == int(value) else value for value in chosen]
+    settings = grid(**axes, seeds=range(given.seeds))
+    tables = []
+    for n_fit in given.n_fit:
+        each = sizes | {"n_fit": n_fit}
+        kept = store(model, SETTINGS.cache / "sweeps", **each)
+        if model.W_U.is_cuda and not SETTINGS.scheduler:
+            found, _ = sweep_in_batches(model, settings, kept, **each)
+        else:
+            found = sweep(settings, partial(run, **each), kept, model=model, retry_failed=True)
+        tables.append(found.assign(n_fit=n_fit or given.n_train))
+    table = pd.concat(tables, ignore_index=True)
     # A table with failed settings must not replace one without.
     failed = table["error"][table["error"] != ""]
     out = given.out
@@ -210,7 +234,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         out = out.with_name(f"{out.stem}-incomplete.csv")
         for error, count in failed.value_counts().head(5).items():
             print(f"{count} settings failed with {error}", file=sys.stderr)
-    record(table, out, provenance(model, **sizes, values=values, seeds=given.seeds))
+    record(table, out, provenance(model, **sizes, **axes, seeds=given.seeds))
     print(f"{len(table)} settings, {len(failed)} of them failed; recorded in {out}")
     return int(len(failed) > 0)
 

@@ -104,6 +104,25 @@ def minimality(theta: Float[Tensor, "*setting n_parameters"], p: int) -> Float[T
     raise ValueError(f"minimality is defined for p = 0 and p = 1 here, not p = {p}.")
 
 
+@torch.no_grad()
+def prune(intervention: Intervention) -> None:
+    """Set negligible θ to zero, so that what M_0 does not count does nothing."""
+    for theta in intervention.theta.values():
+        theta[theta.abs() < NEGLIGIBLE] = 0
+
+
+def count_places(intervention: Intervention) -> int:
+    """Places (site, layer, position) with an entry of θ that is not negligible.
+
+    For scalars that is −M_0; of a vector M_0 counts every entry.
+    """
+    places = 0
+    for theta in intervention.theta.values():
+        counted = theta.abs() >= NEGLIGIBLE
+        places += int(counted.reshape(*counted.shape[:2], -1).any(-1).sum())
+    return places
+
+
 def wide(values: Tensor) -> Tensor:
     """In at least 32 bits."""
     return values.to(torch.promote_types(values.dtype, torch.float32))
