@@ -126,6 +126,27 @@ def share_above(hits: Iterable[bool], limit: float, *, if_right: float, of: int 
     return Condition(met, float(power))
 
 
+def more_often(
+    hits: Iterable[bool], control: Iterable[bool], *, if_right: float, of: int = 1
+) -> Condition:
+    """Hits are more frequent than the control's on the same units: an exact sign test (McNemar's).
+
+    Its power is exact, if the two differ on a share ``if_right`` of the units and the hits win all
+    of these. For the other arguments see :func:`above`.
+
+    Example:
+        >>> more_often([True] * 9, [False] * 8 + [True], if_right=0.9).met
+        True
+    """
+    hits, control = (np.asarray(list(each), dtype=bool) for each in (hits, control))
+    chance = 0.05 / max(of, 2)
+    won, lost = (hits & ~control).sum(), (control & ~hits).sum()
+    met = True if binom.sf(won - 1, won + lost, 0.5) <= chance else None
+    met = False if binom.cdf(won, won + lost, 0.5) <= chance else met
+    least = np.ceil(-np.log2(chance))  # wins without a loss
+    return Condition(met, float(binom.sf(least - 1, len(hits), if_right)))
+
+
 def beats(
     value: float, control: ArrayLike, *, if_right: float, of: int = 1, seed: int = 0
 ) -> Condition:

@@ -1,7 +1,7 @@
 """Rules can fail: on data without an effect they say "does not hold" or "undecided".
 
-The rules of the chapters on observable propagation are read from the cells below the boxes "How
-this will be judged", and called with data in which there is nothing to find.
+The rules of the chapters are read from the cells below the boxes "How this will be judged", and
+called with data in which there is nothing to find.
 """
 
 from __future__ import annotations
@@ -27,13 +27,16 @@ from helpers.results.rules import (
     beats,
     every,
     judge,
+    more_often,
     p_value,
     share_above,
     within,
 )
 
 pytestmark = pytest.mark.unit
-CHAPTERS = sorted((Path(__file__).parents[2] / "book/observable-propagation").glob("*.ipynb"))
+BOOK = Path(__file__).parents[2] / "book"
+CHAPTERS = sorted((BOOK / "observable-propagation").glob("*.ipynb"))
+CHAPTERS += [BOOK / "activation-scaling" / f"{name}.ipynb" for name in ("one-prompt", "pareto")]
 NOTHING = {"does not hold", "undecided"}
 DRAWS = 100
 
@@ -50,7 +53,7 @@ def rules_of(chapters: list[Path]) -> dict[str, Callable]:
         for source in code_cells(chapter):
             if "\nhow_judged(" in source:
                 exec(source, names)
-    return {name: rule for name, rule in names.items() if name.startswith("rule_op")}
+    return {name: rule for name, rule in names.items() if name.startswith("rule_")}
 
 
 RULES = rules_of(CHAPTERS)
@@ -90,7 +93,21 @@ def steered(rng: Generator) -> tuple:
     return (cases,)
 
 
+def swaps(rng: Generator) -> tuple:
+    """Scalars that swap a prompt's answers no more often than the two controls."""
+    return tuple(rng.random((3, 24)) < 0.4)
+
+
+# Draws of prompts: three, as in the recorded grids.
 WITHOUT_EFFECT = {
+    "rule_as1": swaps,
+    "rule_as2": lambda rng: tuple(0.05 * normal(rng, 4, 12)),
+    "rule_as3": lambda rng: (0.02 * normal(rng, 2, 5),),
+    "rule_as4": lambda rng: (0.2 + 0.03 * normal(rng, 3), -0.1 + 0.01 * normal(rng, 3)),
+    "rule_as5": lambda rng: tuple(0.5 + 0.05 * normal(rng, 2, 3)),
+    "rule_as6": lambda rng: tuple(0.1 * normal(rng, 2, 3)),
+    "rule_as7": lambda rng: tuple(0.1 * normal(rng, 2, 3)),
+    "rule_as8": lambda rng: (list(rng.integers(1, 1000, 2)),),
     "rule_op1": lambda rng: (0.1 * normal(rng, 7, 50, mean=-1.0), [0.2] * 7),
     "rule_op2": lambda rng: (rng.uniform(0.1, 0.5), rng.uniform(0.1, 0.5)),
     "rule_op3": lambda rng: (1.3 + 0.1 * normal(rng, 4, 100),),
@@ -120,8 +137,8 @@ WITHOUT_EFFECT = {
 
 
 def test_every_claim_has_its_box_its_rule_and_data_without_effect() -> None:
-    ids = [id for id in INVENTORY if id.startswith("OP-")]
-    assert set(RULES) == {id.lower().replace("op-", "rule_op") for id in ids}
+    ids = [id for id in INVENTORY if id.startswith("OP-")] + [f"AS-{n}" for n in range(1, 9)]
+    assert set(RULES) == {"rule_" + id.lower().replace("-", "") for id in ids}
     assert set(WITHOUT_EFFECT) == set(RULES)
 
 
@@ -201,6 +218,19 @@ def test_a_share_is_judged_by_wilsons_interval_and_its_power_is_exact() -> None:
     assert power == pytest.approx(binom.sf(least - 1, 24, 0.8))
     with pytest.raises(ValueError, match="no trials"):
         share_above([], 0.5, if_right=0.8)
+
+
+def test_more_often_is_a_sign_test_over_the_units_that_differ() -> None:
+    hits = np.arange(12) < 8
+    assert more_often(hits, [False] * 12, if_right=0.5).met is True
+    assert more_often([False] * 12, hits, if_right=0.5).met is False
+    assert more_often(hits, hits, if_right=0.5).met is None, "no unit differs"
+    assert more_often(hits, np.arange(12) < 3, if_right=0.5).met is None, "five wins are chance"
+    rng, won = default_rng(2), []
+    for _ in range(400):
+        condition = more_often(rng.random(16) < 0.5, [False] * 16, if_right=0.5)
+        won.append(condition.met is True)
+    assert condition.power == pytest.approx(np.mean(won), abs=0.06)
 
 
 def test_a_control_that_reaches_as_much_takes_the_power() -> None:
