@@ -60,6 +60,20 @@ def test_a_setting_gives_what_fitting_and_evaluating_by_hand_gives(smollm2):
     )
     assert row["E0_train"] == pytest.approx(evaluate(smollm2, scalars, data.train).E0, abs=1e-3)
     assert row["E0_control"] != pytest.approx(row["E0"], abs=1e-6)
+    # A layer left alone, and a fit to the first prompt only, change the result.
+    upper = grid.run(smollm2, **setting, **SIZES, first_layer=1, pruned=True)
+    assert upper["n_parameters"] == row["n_parameters"] * 29 // 30
+    one = grid.run(smollm2, **setting, **SIZES, n_fit=1)
+    fit(
+        smollm2,
+        scalars,
+        data.train.at([0]),
+        Objective(margin=10, lambda_f=1, lambda_m=1),
+        learning_rate=1e-2,
+        epochs=1,
+        seed=3,
+    )
+    assert one["E0"] == pytest.approx(evaluate(smollm2, scalars, data.test).E0, abs=1e-3)
 
 
 def test_a_sweep_in_batches_gives_the_rows_of_a_sweep_of_single_fits(smollm2, tmp_path):
@@ -144,6 +158,10 @@ def test_recorded_rows_drawn_at_random_are_found_again(smollm2, draw):
         name: row[name] for name in ("method", "task", "lambda_f", "lambda_m", "margin", "seed")
     }
     sizes = {name: origin["settings"][name] for name in ("n_train", "n_test", "epochs", "rates")}
+    for name in {"first_layer", "pruned"} & set(origin["settings"]):  # newer records have these
+        sizes[name] = origin["settings"][name]
+    if "n_fit" in row:
+        sizes["n_fit"] = int(row["n_fit"])
     again = grid.run(smollm2, **setting, **sizes)
     # Adam follows a gradient's sign, so rounding on another machine moves parameters by a step.
     for name in ("E0_train", "E0", "F"):

@@ -7,14 +7,18 @@ import math
 import pytest
 import torch
 
+from helpers.activation_scaling.interventions import ActivScalar, SteerVec
 from helpers.activation_scaling.objective import (
     NEGLIGIBLE,
     Objective,
+    count_places,
     effectiveness,
     faithfulness,
     logit_diff,
     minimality,
+    prune,
 )
+from helpers.activation_scaling.points import Points
 
 pytestmark = pytest.mark.unit
 
@@ -82,3 +86,21 @@ def test_logit_diff_is_correct_minus_wrong_with_or_without_an_axis_of_betas():
     both = logit_diff(torch.stack([PLUS, MINUS]), CORRECT, WRONG)
     assert torch.equal(both[1], logit_diff(MINUS, CORRECT, WRONG))
     assert both[0, 2] == PLUS[2, 3] - PLUS[2, 7]
+
+
+@pytest.mark.parametrize("kind", [ActivScalar, SteerVec])
+def test_what_is_pruned_is_what_m_0_does_not_count_and_a_vector_is_one_place(tiny, kind):
+    intervention = kind(Points.of(tiny, 5))
+    first = intervention.theta["attn_out"].data
+    first[0, 1] = NEGLIGIBLE  # at the limit counts
+    first[1, 2] = -NEGLIGIBLE * 0.99
+    intervention.theta["mlp_out"].data[1, 4] = 3.0
+    before = intervention.vec().detach().clone()
+    entries = 1 if kind is ActivScalar else tiny.cfg.d_model
+    assert count_places(intervention) == 2
+    prune(intervention)
+    after = intervention.vec().detach()
+    assert minimality(after, 0) == minimality(before, 0) == -2 * entries
+    assert (after != before).sum() == entries, "the negligible ones, and no others"
+    assert torch.equal(after[after != 0], before[before.abs() >= NEGLIGIBLE])
+    assert count_places(intervention) == 2

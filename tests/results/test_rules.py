@@ -36,7 +36,9 @@ from helpers.results.rules import (
 pytestmark = pytest.mark.unit
 BOOK = Path(__file__).parents[2] / "book"
 CHAPTERS = sorted((BOOK / "observable-propagation").glob("*.ipynb"))
-CHAPTERS += [BOOK / "activation-scaling" / f"{name}.ipynb" for name in ("one-prompt", "pareto")]
+CHAPTERS += [
+    BOOK / "activation-scaling" / f"{name}.ipynb" for name in ("one-prompt", "refits", "pareto")
+]
 NOTHING = {"does not hold", "undecided"}
 DRAWS = 100
 
