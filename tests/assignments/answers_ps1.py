@@ -3,48 +3,72 @@
 A wrong answer is the reference answer with one text replaced by another.
 """
 
-GAP = "last[rows, correct] - last[rows, wrong]"
-READ = "with torch.no_grad(), model.hooks(fwd_hooks=[(name, keep)]):\n        model(tokens)"
+GAP = "last[rows, correct] - rivals.max(1).values"
+READ = "model.hooks(fwd_hooks=readers):\n        model(tokens)"
+LENGTH = ".norm(dim=-1).mean(0)"
+REST = f"""
+
+        return hook_of_name
+
+    readers = [(name, measure(name)) for name in names]
+    with torch.no_grad(), {READ}
+    return torch.stack([found[name]"""
 EDIT = "next(model.original_model.parameters()).data.mul_({})"
-AT_POSITION = "h[:, position] = h[:, position]"
+AT_POSITION = "h[:, position] += beta * alpha * component[:, None] * unit"
 BETTER = "if not abs(crossing) >= abs(best):"
 CROSSES = "if g0 * g1 <= 0 and g0 != g1:"
 
 WRONG = {
     "part1": {
-        "sign": (GAP, "last[rows, wrong] - last[rows, correct]"),
-        "first position": ("logits[:, -1]", "logits[:, 0]"),
-        "mean over positions": ("logits[:, -1]", "logits.mean(1)"),
-        "probabilities": ("logits[:, -1]", "logits[:, -1].softmax(-1)"),
+        "sign": (GAP, "rivals.max(1).values - last[rows, correct]"),
+        "padding read": ("rows, lengths - 1", "rows, -1"),
+        "one too far": ("lengths - 1", "(lengths % logits.shape[1])"),
+        "first position": ("rows, lengths - 1", "rows, 0"),
+        "mean over wrong answers": ("rivals.max(1).values", "rivals.mean(1)"),
+        "first wrong answer": ("rivals.max(1).values", "rivals[:, 0]"),
+        "weakest wrong answer": ("rivals.max(1)", "rivals.min(1)"),
+        "probabilities": ("logits[rows, lengths - 1]", "logits[rows, lengths - 1].softmax(-1)"),
         "mean over prompts": (GAP, f"({GAP}).mean()"),
-        "every prompt with every answer": (GAP, "last[:, correct] - last[:, wrong]"),
-        "the first prompt's answers for all": (GAP, "last[:, correct[0]] - last[:, wrong[0]]"),
-        "absolute value": (GAP, f"({GAP}).abs()"),
-        "typed in": (GAP, "torch.tensor([1.5, -3.0])"),
-        "the book's helper": (GAP, "logit_diff(last, correct, wrong)"),
+        "best of the whole vocabulary": ("last.gather(1, wrong)", "last"),
+        "the first prompt's answers for all": (
+            "gather(1, wrong)",
+            "gather(1, wrong[:1] + 0 * wrong)",
+        ),
+        "typed in": (GAP, "torch.tensor([1.5, -2.0])"),
+        "the book's helper": (GAP, "logit_diff(last, correct, wrong[:, 0])"),
         "not a tensor": (GAP, f"({GAP}).tolist()"),
     },
     "part2": {
-        "hook left on": (READ, "model.add_hook(name, keep)\n    model(tokens)"),
-        "last position only": ("kept[0]", "kept[0][:, -1]"),
-        "forgot BOS": ("kept[0]", "kept[0][:, 1:]"),
-        "BOS twice": ("model(tokens)", "model(torch.cat([tokens[:, :1], tokens], 1))"),
-        "name typed in": ("(name, keep)", '("blocks.0.hook_mlp_out", keep)'),
-        "mean over prompts": ("kept[0]", "kept[0].mean(0)"),
-        "first prompt only": ("model(tokens)", "model(tokens[:1])"),
-        "in-place edit before the copy": ("kept.append", "h -= h.mean()\n        kept.append"),
-        "weights edited": ("return", f"{EDIT.format(1.01)}\n    return"),
-        "nothing returned": ("return kept[0]", "kept[0]"),
+        "hook left on": (
+            f"with torch.no_grad(), {READ}",
+            "for name, hook in readers:\n        model.add_hook(name, hook)\n    model(tokens)",
+        ),
+        "order of the run": ("found[name] for name in names", "*found.values()"),
+        "measured after the run": (f"h{LENGTH}{REST}", f"h{REST}{LENGTH}"),
+        "length of the mean": ("h.norm(dim=-1).mean(0)", "h.mean(0).norm(dim=-1)"),
+        "mean over positions": (".mean(0)", ".mean(1)"),
+        "sum over prompts": (".mean(0)", ".sum(0)"),
+        "squared": ("h.norm(dim=-1)", "h.pow(2).sum(-1)"),
+        "root mean square": ("h.norm(dim=-1)", "h.pow(2).mean(-1).sqrt()"),
+        "forgot BOS": ("model(tokens)", "model(tokens[:, 1:])"),
+        "first prompt only": (".mean(0)", "[0]"),
+        "weights edited": ("return torch", f"{EDIT.format(1.01)}\n    return torch"),
+        "nothing returned": ("return torch", "torch"),
     },
     "part3": {
-        "β ignored": ("(1 + beta * alpha)", "(1 + alpha)"),
-        "no 1": ("(1 + beta * alpha)", "(beta * alpha)"),
-        "sign": ("(1 + beta * alpha)", "(1 - beta * alpha)"),
-        "all positions": (f"{AT_POSITION} *", "h = h *"),
+        "β ignored": ("beta * alpha", "alpha"),
+        "whole vector": ("component[:, None] * unit", "h[:, position]"),
+        "length of u": ("unit = u / u.norm()", "unit = u"),
+        "length of u once": ("unit = u / u.norm()", "unit = u / u.norm().sqrt()"),
+        "sign": ("+= beta", "-= beta"),
+        "component alone": ("h[:, position] +=", "h[:, position] ="),
+        "added, not scaled": ("component[:, None] * unit", "unit"),
+        "first prompt's component": ("component[:, None]", "component[0]"),
+        "size of the component": ("h[:, position] @ unit", "(h[:, position] @ unit).abs()"),
+        "all positions": (AT_POSITION, "h += beta * alpha * (h @ unit)[..., None] * unit"),
         "forgot BOS: one position off": ("h[:, position]", "h[:, position - 1]"),
         "before the layer": ("hook_resid_post", "hook_resid_pre"),
-        "added instead of multiplied": (" * (1 + beta * alpha)", " + beta * alpha"),
-        "first prompt only": (AT_POSITION, "h[0, position] = h[0, position]"),
+        "first prompt only": (AT_POSITION, "h[0, position] += beta * alpha * component[0] * unit"),
         "hook not returned": ("        return h\n", ""),
         "probabilities": ("[:, -1]", "[:, -1].softmax(-1)"),
         "all positions' logits": ("model(tokens)[:, -1]", "model(tokens)"),
@@ -94,27 +118,31 @@ WRONG = {
 
 RIGHT = {
     "part1": """
-def logit_gap(z, a, b):
+def logit_gap(z, n, a, b):
     out = []
     for i in range(z.shape[0]):
-        out.append(z[i, -1, a[i]] - z[i, -1, b[i]])
+        end = z[i, n[i] - 1]
+        out.append(min(end[a[i]] - end[j] for j in b[i]))
     return torch.stack(out)
 """,
     "part2": """
-def read_activation(model, tokens, name):
-    box = {}
-    def hook_fn(act, hook):
-        box['x'] = act.clone()
-        return act
-    model.run_with_hooks(tokens, fwd_hooks=[(name, hook_fn)])
-    return box['x']
+def lengths(model, tokens, names):
+    rows = torch.zeros(len(names), tokens.shape[1])
+    def at(i):
+        def hook_fn(act, hook):
+            rows[i] = (act ** 2).sum(-1).sqrt().mean(0)
+            return act
+        return hook_fn
+    model.run_with_hooks(tokens, fwd_hooks=[(name, at(i)) for i, name in enumerate(names)])
+    return rows
 """,
     "part3": """
-def scaled_logits(model, tokens, layer, position, alpha, beta):
+def along_logits(model, tokens, layer, position, u, alpha, beta):
+    projector = torch.outer(u, u) / u.pow(2).sum()
     def f(h, hook):
-        factor = torch.ones(h.shape[1])
-        factor[position] = 1 + alpha * beta
-        return torch.einsum('bpd,p->bpd', h, factor)
+        new = h.clone()
+        new[:, position, :] = h[:, position, :] @ (torch.eye(len(u)) + alpha * beta * projector)
+        return new
     hooks = [(f'blocks.{layer}.hook_resid_post', f)]
     return model.run_with_hooks(tokens, fwd_hooks=hooks)[:, -1, :]
 """,

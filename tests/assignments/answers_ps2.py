@@ -1,11 +1,14 @@
 """Problem set 2: wrong answers by part and fault, and right ones in another style."""
 
-UP = "plus[rows, wrong] - plus[rows, correct]"
-DOWN = "minus[rows, correct] - minus[rows, wrong]"
+UP, DOWN = "rival - plus[rows, correct]", "minus[rows, correct] - winner"
 HINGES = "(up.clamp(min=0) + down.clamp(min=0))"
+REST = "[others].view(len(base), -1).log_softmax(-1)"
+LOGS, Q = f"logits{REST}", f"base{REST}"
+MINIMAL = "theta.norm(dim=1).sum()"
 MINUS = "scalars.applied(model, -1.0)"
 CLEAN = "clean = last_logits(model, prompts.tokens)"
-FRONT = "~(as_good & better).any(1)"
+CLAMP = "            theta.clamp_(-bound, bound)\n"
+FRONT, RANKED = "left & ~(dominated & left).any(1)", "    return ranks\n"
 
 WRONG = {
     "part1": {
@@ -13,12 +16,18 @@ WRONG = {
         "margin subtracted": ("plus[rows, correct] + margin", "plus[rows, correct] - margin"),
         "margin ignored": ("+ margin", ""),
         "β = −1 left out": (HINGES, "up.clamp(min=0)"),
-        "answers exchanged": (UP, "plus[rows, correct] - plus[rows, wrong]"),
-        "same sign for both β": (DOWN, "minus[rows, wrong] - minus[rows, correct]"),
+        "answers exchanged": (UP, "plus[rows, correct] - rival"),
+        "same sign for both β": (DOWN, "winner - minus[rows, correct]"),
         "sum over prompts": (".mean()", ".sum()"),
         "no hinge": (HINGES, "(up + down)"),
         "min for max": ("clamp(min=0)", "clamp(max=0)"),
         "probabilities": ("up =", "plus, minus = plus.softmax(-1), minus.softmax(-1)\n    up ="),
+        "mean over wrong answers": (".amax(1)", ".mean(1)"),
+        "first wrong answer": (".amax(1)", "[:, 0]"),
+        "weakest wins at β = −1": (
+            "minus.gather(1, wrong).amax(1)",
+            "minus.gather(1, wrong).amin(1)",
+        ),
         "the book's helper": ("up =", "term = book.effectiveness\n    up ="),
     },
     "part2": {
@@ -27,9 +36,16 @@ WRONG = {
         "β = −1 left out": ("(plus, minus):", "(plus,):"),
         "mean over the vocabulary": (".sum(-1)", ".mean(-1)"),
         "sum over prompts": ("total.mean()", "total.sum()"),
-        "softmax over prompts": ("logits.log_softmax(-1)", "logits.log_softmax(0)"),
+        "answers counted too": (" = others[rows, wrong] = False", " = True"),
+        "correct answer left out alone": ("= others[rows, wrong] = False", "= False"),
+        "the first prompt's answers for all": (
+            "others[rows, correct] = others[rows, wrong]",
+            "others[:, correct[0]] = others[:, wrong[0]]",
+        ),
+        "not divided by the sum": (LOGS, "logits.log_softmax(-1)[others].view(len(base), -1)"),
+        "softmax over prompts": (LOGS, LOGS.replace("max(-1)", "max(0)")),
         "bits": ("-total.mean()", "-total.mean() / 0.6931472"),
-        "logits for probabilities": ("log_p = logits.log_softmax(-1)", "log_p = logits"),
+        "logits for probabilities": (LOGS, "logits[others].view(len(base), -1)"),
         "logarithm of a rounded probability": (".log_softmax(-1)", ".softmax(-1).log()"),
         "the book's helper": ("-total.mean()", "book.faithfulness(plus, minus, base)"),
     },
@@ -37,13 +53,15 @@ WRONG = {
         "sign of minimality": ("- lambda_m", "+ lambda_m"),
         "sign of faithfulness": ("lambda_f * faith", "-lambda_f * faith"),
         "weights exchanged": ("lambda_f * faith - lambda_m", "lambda_m * faith - lambda_f"),
-        "no absolute value": ("theta.abs().sum()", "theta.sum()"),
-        "squares": ("theta.abs().sum()", "theta.pow(2).sum()"),
-        "Euclidean norm": ("theta.abs().sum()", "theta.norm()"),
-        "mean": ("theta.abs().sum()", "theta.abs().mean()"),
+        "the chapters' minimality": (MINIMAL, "theta.abs().sum()"),
+        "squares": (MINIMAL, "theta.pow(2).sum()"),
+        "one length for all": (MINIMAL, "theta.norm()"),
+        "by positions": (MINIMAL, "theta.norm(dim=0).sum()"),
+        "mean": (MINIMAL, "theta.norm(dim=1).mean()"),
+        "largest layer": (MINIMAL, "theta.norm(dim=1).max()"),
         "margin ignored": ("wrong, margin)\n    return", "wrong, 0.0)\n    return"),
-        "counted instead of summed": ("theta.abs().sum()", "(theta.abs() >= 0.01).sum()"),
-        "over one axis only": ("theta.abs().sum()", "theta.abs().sum(-1)"),
+        "layers counted": (MINIMAL, "(theta.norm(dim=1) > 0.01).sum()"),
+        "not summed": (MINIMAL, "theta.norm(dim=1)"),
         "to be minimised": ("return effect +", "return -effect -"),
     },
     "part4": {
@@ -51,6 +69,16 @@ WRONG = {
         "trained on the test set": (CLEAN, f"prompts = task.test\n    {CLEAN}"),
         "β = −1 left out": (MINUS, "scalars.applied(model, 1.0)"),
         "β = 0 for −1": (MINUS, "scalars.applied(model, 0.0)"),
+        "bounds ignored": (CLAMP, ""),
+        "bounds at the end only": (
+            f"{CLAMP}    return theta",
+            "    return theta.clamp(-bound, bound)",
+        ),
+        "upper bound only": ("clamp_(-bound, bound)", "clamp_(max=bound)"),
+        "steps bounded": (
+            f"rate * gradient\n{CLAMP}",
+            "(rate * gradient).clamp(-bound, bound)\n",
+        ),
         "one step too many": ("range(steps)", "range(steps + 1)"),
         "one step too few": ("range(steps)", "range(steps - 1)"),
         "rate ignored": ("rate * gradient", "0.02 * gradient"),
@@ -73,17 +101,18 @@ WRONG = {
         ),
     },
     "part5": {
-        "minimised": (">= points[:, None]).all(-1)", "<= points[:, None]).all(-1)"),
-        "strictly better everywhere": (FRONT, "~(points[None] > points[:, None]).all(-1).any(1)"),
-        "equal rows beat each other": (FRONT, "as_good.sum(1) == 1"),
-        "better in any measure": (FRONT, "~better.any(1)"),
-        "axes exchanged": ("(as_good & better).any(1)", "(as_good & better).any(0)"),
-        "complement": ("return ~", "return "),
-        "indices": (FRONT, f"({FRONT}).nonzero()[:, 0]"),
-        "largest sum": (FRONT, "points.sum(1) == points.sum(1).max()"),
-        "best in one measure": (FRONT, "(points == points.max(0).values).any(1)"),
+        "minimised": ("points[None] >= points[:, None]", "points[None] <= points[:, None]"),
+        "strictly better everywhere": ("[:, None]).any(-1)", "[:, None]).all(-1)"),
+        "axes exchanged": ("(dominated & left).any(1)", "(dominated & left[:, None]).any(0)"),
+        "from 0": (RANKED, "    return ranks - 1\n"),
+        "front alone": (RANKED, "    return (ranks == 1).long()\n"),
+        "one and two only": (RANKED, "    return ranks.clamp(max=2)\n"),
+        "number that beat it": (RANKED, "    return dominated.sum(1) + 1\n"),
+        "order of the sums": (RANKED, "    return points.sum(1).argsort().argsort() + 1\n"),
+        "worst first": (RANKED, "    return rank + 1 - ranks\n"),
         "two measures only": ("as_good =", "points = points[:, :2]\n    as_good ="),
-        "typed in": (FRONT, "torch.tensor([True, True, False, True, False, True])"),
+        "booleans": (RANKED, "    return ranks == 1\n"),
+        "typed in": (RANKED, "    return torch.tensor([1, 1, 3, 1, 2, 1])\n"),
     },
     "part8": {
         "training prompts": ("scalars, task.test)", "scalars, task.train)"),
@@ -103,24 +132,27 @@ WRONG = {
 RIGHT = {
     "part1": """
 def effect_term(plus, minus, correct, wrong, margin):
-    lead = lambda z: (z.gather(1, correct[:, None]) - z.gather(1, wrong[:, None])).squeeze(1)
+    lead = lambda z: (z.gather(1, correct[:, None]) - z.gather(1, wrong)).min(dim=1)[0]
     lacking = torch.relu(margin - lead(plus)) + torch.relu(margin + lead(minus))
     return -sum(lacking) / len(plus)
 """,
     "part2": """
-def faith_term(plus, minus, base):
-    import torch.nn.functional as F
-    options = {'log_target': True, 'reduction': 'batchmean'}
-    kl = lambda z: F.kl_div(base.log_softmax(-1), z.log_softmax(-1), **options)
+def faith_term(plus, minus, base, correct, wrong):
+    answers = torch.stack([correct, wrong], 1)
+    mask = torch.zeros_like(base).scatter(1, answers, float('-inf'))
+    log = lambda z: (z + mask).log_softmax(-1)
+    def kl(z):
+        terms = log(z).exp() * (log(z) - log(base))
+        return terms.nan_to_num(0.0).sum() / len(z)
     return -(kl(plus) + kl(minus))
 """,
     "part3": """
 def psi(theta, plus, minus, base, correct, wrong, margin, lambda_f, lambda_m):
     e, f = effect_and_faith(plus, minus, base, correct, wrong, margin)
-    return e + lambda_f * f - lambda_m * torch.linalg.vector_norm(theta.reshape(-1), ord=1)
+    return e + lambda_f * f - lambda_m * (theta ** 2).sum(-1).sqrt().sum()
 """,
     "part4": """
-def fit_scalars(model, task, layers, objective, steps, rate):
+def fit_scalars(model, task, layers, objective, steps, rate, bound):
     data = task.train
     s = ActivScalar(Points.of(model, data.n_pos, sites=['mlp_out'], layers=layers))
     f0 = model(data.tokens)[:, -1]
@@ -130,18 +162,23 @@ def fit_scalars(model, task, layers, objective, steps, rate):
             with s.applied(model, b):
                 both.append(model(data.tokens)[:, -1])
         (-objective.terms(s.vec(), *both, f0, data.correct, data.wrong)['psi']).backward()
-        s.theta['mlp_out'].data -= rate * s.theta['mlp_out'].grad
+        new = s.theta['mlp_out'].data - rate * s.theta['mlp_out'].grad
+        s.theta['mlp_out'].data = new.where(new.abs() <= bound, bound * new.sign())
         s.zero_grad()
     return s.theta['mlp_out'].data.clone()
 """,
     "part5": """
-def on_the_front(points):
-    keep = torch.ones(len(points), dtype=torch.bool)
-    for i, a in enumerate(points):
-        for b in points:
-            if (b >= a).all() and (b > a).any():
-                keep[i] = False
-    return keep
+def front_ranks(points):
+    left, rank, out = list(range(len(points))), 0, torch.zeros(len(points), dtype=torch.int64)
+    while left:
+        rank += 1
+        beaten = lambda i: any(
+            (points[j] >= points[i]).all() and (points[j] > points[i]).any() for j in left
+        )
+        front = [i for i in left if not beaten(i)]
+        out[front] = rank
+        left = [i for i in left if i not in front]
+    return out
 """,
     "part8": """
 STUDENT = "ada"

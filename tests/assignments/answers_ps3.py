@@ -1,26 +1,37 @@
 """Problem set 3: wrong answers by part and fault, and right ones in another style."""
 
-COLUMN = "model.W_U[:, single_token(model, text)]"
-ITEMS = "for text, weight in weights.items())"
+SOFT = "@ (x @ columns).softmax(0)"
 W_V, W_O = "attention.W_V[head // per_value_head]", "attention.W_O[head]"
 OV, SHARED = f"{W_V} @ {W_O}", "head // per_value_head"
-Y = "ov(model, layer, head) @ (w * m)"
+LATER, FINAL = "ov(model, *later) @", 'Norm.of(model, "ln_final").weight * m'
 CORRECTED = "fixed - px * (px * fixed).mean(-1, keepdim=True) / sigma**2"
 SQUARES = "px.pow(2).mean(-1, keepdim=True)"
 SLOPE = "float((a @ b) / (a @ a))"
 
 WRONG = {
     "part1": {
-        "sign": ("sum(weight *", "sum(-weight *"),
+        "sign": ("((1, first), (-1, second))", "((-1, first), (1, second))"),
         "forgot the space": ("single_token(model, text)", "single_token(model, text.strip())"),
-        "the embedding": (COLUMN, "model.W_E[single_token(model, text)]"),
-        "mean over tokens": (ITEMS, f"{ITEMS} / len(weights)"),
-        "weights ignored": ("sum(weight *", "sum((1 if weight > 0 else -1) *"),
-        "first token only": ("weights.items())", "list(weights.items())[:1])"),
-        "a row for a column": (COLUMN, "model.W_U.T[:32, single_token(model, text) % 32]"),
-        "typed-in tokens": ("weights.items()", '{" she": 1.0, " he": -1.0}.items()'),
-        "softmax of the unembedding": ("model.W_U[:", "model.W_U.softmax(-1)[:"),
-        "the book's helper": ("return", "return Observable.of(model, weights).vector(model)\n   "),
+        "the embedding": ("model.W_U[:, ids]", "model.W_E.T[:, ids]"),
+        "sum of the columns": (SOFT, "@ torch.ones(len(texts))"),
+        "mean of the columns": (SOFT, "@ torch.ones(len(texts)) / len(texts)"),
+        "likeliest word alone": (SOFT, "[:, (x @ columns).argmax()]"),
+        "softmax over the vocabulary": (
+            "(x @ columns).softmax(0)",
+            "(x @ model.W_U).softmax(0)[ids]",
+        ),
+        "softmax over both groups": (
+            "(x @ columns).softmax(0)",
+            "(x @ model.W_U[:, [single_token(model, one) for one in first + second]]"
+            ").softmax(0)[: len(texts)]",
+        ),
+        "logits for probabilities": (".softmax(0)", ""),
+        "groups added": ("(-1, second)", "(1, second)"),
+        "typed-in words": ("(1, first)", '(1, [" she", " her"][: len(first)])'),
+        "the book's helper": (
+            "return m",
+            "return Observable.of(model, {first[0]: 1, second[0]: -1}).vector(model)",
+        ),
     },
     "part2": {
         "transposed": (OV, f"({OV}).T"),
@@ -35,17 +46,19 @@ WRONG = {
         "the book's helper": (W_V, "book_pull_back.head_weights(model, layer)[0][head]"),
     },
     "part3": {
-        "norm on the wrong side": (Y, "w * (ov(model, layer, head) @ m)"),
-        "norm left out": ("(w * m)", "m"),
-        "norm twice": ("(w * m)", "(w * w * m)"),
-        "transposed": ("ov(model, layer, head) @", "ov(model, layer, head).T @"),
-        "the head's own norm": ('"ln_final"', 'f"blocks.{layer}.ln1"'),
-        "unit length": (Y, f"torch.nn.functional.normalize({Y}, dim=0)"),
-        "divided by the norm's weights": ("(w * m)", "(m / w)"),
+        "norm on the wrong side": (f"{LATER} ({FINAL})", f"({FINAL}) * ({LATER} m) / m"),
+        "final norm left out": (FINAL, "m"),
+        "norm between left out": ("(between * y)", "y"),
+        "the earlier head's norm": ("later[0]}.ln1", "earlier[0]}.ln1"),
+        "the norm in front of the MLP": ("}.ln1", "}.ln2"),
+        "heads exchanged": ("earlier, later, m):", "later, earlier, m):"),
+        "transposed": (LATER, "ov(model, *later).T @"),
+        "both transposed": (LATER, "ov(model, *earlier) @ ov(model, *later).T @"),
+        "later head alone": ("return ov(model, *earlier) @ (between * y)", "return y"),
+        "earlier head alone": (f"{LATER} ({FINAL})", FINAL),
+        "norms divided": ("between * y", "y / between"),
+        "unit length": ("(between * y)", "(between * y / y.norm())"),
         "sign": ("return ov", "return -ov"),
-        "layer ignored": ("ov(model, layer, head)", "ov(model, 0, head)"),
-        "head ignored": ("ov(model, layer, head)", "ov(model, layer, 1)"),
-        "a matrix": ("@ (w * m)", "* (w * m)"),
     },
     "part4": {
         "σ held fixed": (CORRECTED, "fixed"),
@@ -91,11 +104,11 @@ WRONG = {
 
 RIGHT = {
     "part1": """
-def observable_vector(model, weights):
-    n = torch.zeros(model.cfg.d_vocab)
-    for t, v in weights.items():
-        n[single_token(model, t)] += v
-    return model.W_U @ n
+def group_vector(model, x, first, second):
+    z = x.clone().requires_grad_(True)
+    p = (z @ model.W_U).softmax(-1)
+    a, b = (sum(p[single_token(model, t)] for t in texts) for texts in (first, second))
+    return torch.autograd.grad((a / b).log(), z)[0]
 """,
     "part2": """
 def ov_matrix(model, l, h):
@@ -104,8 +117,10 @@ def ov_matrix(model, l, h):
     return torch.einsum('de,ef->df', V[h], O[h])
 """,
     "part3": """
-def feature_vector(model, layer, head, m):
-    return torch.einsum('io,o,o->i', ov(model, layer, head), model.ln_final.weight, m)
+def path_vector(model, earlier, later, m):
+    w1, w2 = model.blocks[later[0]].ln1.weight, model.ln_final.weight
+    A, B = ov(model, *earlier), ov(model, *later)
+    return torch.einsum('ij,j,jk,k,k->i', A, w1, B, w2, m)
 """,
     "part4": """
 def norm_gradient(y, x, w, eps, centred):

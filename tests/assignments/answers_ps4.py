@@ -5,7 +5,7 @@ REPORT = "report += drawn[per_gender:]"
 NORMS = "norm(stream) - norm(patched)"
 CHANGE = "there[z][:, -1, head] - here[z][:, -1, head]"
 EFFECT = f"({NORMS}) @ m"
-ADD = "h[:, position] += scale * v"
+ADD = "here + share * here.norm(dim=-1, keepdim=True) * unit"
 ERROR = "women.var() / len(women) + men.var() / len(men)"
 MEANS = "women.mean() - men.mean()"
 CHOICE = "abs(gaps_choose[i])"
@@ -39,29 +39,48 @@ WRONG = {
         "taken away instead of exchanged": (CHANGE, "-here[z][:, -1, head]"),
         "added instead of exchanged": (CHANGE, "there[z][:, -1, head]"),
         "another head's output": ("(model, layer)[1][head]", "(model, layer)[1][0]"),
+        "last head alone": ("patched +=", "patched = stream +"),
+        "first head alone": ("zip(names, heads)", "zip(names, heads[:1])"),
+        "effects summed one by one": (
+            "return (norm(stream) - norm(patched)) @ m",
+            "both = [stream + (there[z][:, -1, h] - here[z][:, -1, h])"
+            " @ head_weights(model, l)[1][h] for z, (l, h) in zip(names, heads)]\n"
+            "    return sum((norm(stream) - norm(one)) @ m for one in both)",
+        ),
         "total instead of direct effect": (
             f"return {EFFECT}",
             """def swap(value, hook):
         value = value.clone()
-        value[:, -1, head] = there[z][:, -1, head]
+        for z, (layer, head) in zip(names, heads):
+            if hook.name in z or z in hook.name or f".{layer}." in hook.name:
+                value[:, -1, head] = there[z][:, -1, head]
         return value
 
-    with model.hooks(fwd_hooks=[(z, swap)]):
-        after, _ = read_activations(model, clean, [x])
-    return (norm(stream) - norm(after[x][:, -1])) @ m""",
+    with model.hooks(fwd_hooks=[(z, swap) for z in names]):
+        after, _ = read_activations(model, clean, ["ln_final.hook_in"])
+    return (norm(stream) - norm(after["ln_final.hook_in"][:, -1])) @ m""",
         ),
         "the book's helper": ("norm,", "patching = book_patching.path_patching\n    norm,"),
     },
     "part3": {
-        "scale ignored": ("scale * v", "v"),
-        "unit length": ("scale * v", "scale * v / v.norm()"),
-        "all positions": (ADD, "h += scale * v"),
-        "one position off": ("h[:, position] +=", "h[:, position - 1] +="),
-        "multiplied": (ADD, "h[:, position] *= 1 + scale * v"),
-        "replaced": (ADD, "h[:, position] = scale * v"),
+        "share ignored": ("share * here", "here"),
+        "length of v": ("v / v.norm()", "v"),
+        "length ignored": ("here.norm(dim=-1, keepdim=True) * unit", "unit"),
+        "one length for all": ("here.norm(dim=-1, keepdim=True)", "here.norm(dim=-1).mean()"),
+        "length of the whole activation": ("here.norm(dim=-1, keepdim=True)", "h.norm()"),
+        "all positions": (
+            f"h[rows, positions] = {ADD}",
+            "h = h + share * h.norm(dim=-1, keepdim=True) * unit",
+        ),
+        "all positions, one length": (
+            f"h[rows, positions] = {ADD}",
+            f"h += ({ADD} - here)[:, None]",
+        ),
+        "the first prompt's position": ("h[rows, positions]", "h[rows, positions[:1]]"),
+        "one position off": ("h[rows, positions]", "h[rows, positions - 1]"),
+        "replaced": (ADD, "share * here.norm(dim=-1, keepdim=True) * unit"),
         "after the layer": ("hook_resid_pre", "hook_resid_post"),
-        "sign": ("+= scale * v", "-= scale * v"),
-        "first prompt only": ("h[:, position] +=", "h[0, position] +="),
+        "sign": ("here + share", "here - share"),
         "hook not returned": ("        return h\n", ""),
         "hook left on": ("add)])", "add)], reset_hooks_end=False)"),
         "softmax over prompts": ("(tokens)[:, -1]", "(tokens)[:, -1].softmax(0)"),
@@ -119,21 +138,24 @@ def held_out(people, per_gender, seed):
     return women[:k] + men[:k], women[k:2 * k] + men[k:2 * k]
 """,
     "part2": """
-def direct_effect(model, clean, corrupted, layer, head, m):
+def direct_effect(model, clean, corrupted, heads, m):
     c, d = (model.run_with_cache(t)[1] for t in (clean, corrupted))
-    name, ln = f'blocks.{layer}.attn.hook_z', Norm.of(model, 'ln_final')
-    out = []
+    ln, out = Norm.of(model, 'ln_final'), []
     for i in range(len(clean)):
-        r, z = c['ln_final.hook_in'][i, -1], d[name][i, -1, head] - c[name][i, -1, head]
-        out.append(m @ ln(r) - m @ ln(r + z @ model.blocks[layer].attn.W_O[head]))
+        r = c['ln_final.hook_in'][i, -1]
+        total = torch.zeros_like(r)
+        for layer, head in heads:
+            z = [run[f'blocks.{layer}.attn.hook_z'][i, -1, head] for run in (d, c)]
+            total = total + (z[0] - z[1]) @ model.blocks[layer].attn.W_O[head]
+        out.append(m @ ln(r) - m @ ln(r + total))
     return torch.stack(out)
 """,
     "part3": """
-def with_added(model, tokens, layer, position, v, scale):
+def with_share(model, tokens, layer, positions, v, share):
     def hook_fn(resid, hook):
-        mask = torch.zeros(resid.shape[1])
-        mask[position] = 1
-        return resid + scale * torch.einsum('p,d->pd', mask, v)
+        mask = torch.nn.functional.one_hot(positions % resid.shape[1], resid.shape[1])
+        size = torch.linalg.vector_norm(resid, dim=2)
+        return resid + torch.einsum('bp,d->bpd', share * mask * size, v / torch.linalg.norm(v))
     hooks = [(f'blocks.{layer}.hook_resid_pre', hook_fn)]
     return model.run_with_hooks(tokens, fwd_hooks=hooks)[:, -1]
 """,
