@@ -96,6 +96,8 @@ def _work(channel: socket.socket, policy: dict, apart: bool) -> None:
             os.chdir(policy["scratch"])
         walls.limit(policy["memory_bytes"], policy["file_bytes"])
         walls.drop_privileges(policy["slot"])
+        if not apart:
+            walls.landlock(policy["readable"], [policy["scratch"]])
     except OSError as error:
         wire.send(channel, json.dumps({"id": "start", "error": ["OSError", str(error)]}).encode())
         return

@@ -39,14 +39,15 @@ def encode(value: object, depth: int = 0) -> object:
         return value
     if isinstance(value, str):
         return str(value).encode("utf-8", "replace").decode("utf-8")
-    if type(value) in (int, float):
-        return value if abs(value) < 2**63 or type(value) is float else float(value)
+    if isinstance(value, (int, float)) and not isinstance(value, np.generic):
+        plain = int(value) if isinstance(value, int) else float(value)  # of subclasses too
+        return plain if abs(plain) < 2**63 or type(plain) is float else float(plain)
     if isinstance(value, torch.Tensor):
         plain = value.detach().as_subclass(torch.Tensor).cpu()
         plain = plain.float() if plain.dtype == torch.bfloat16 else plain
         fields = {"kind": "tensor", "grad": bool(value.requires_grad), "dtype": str(plain.dtype)}
         return fields | _raw(plain.contiguous().numpy())
-    if isinstance(value, (np.ndarray, np.generic)):
+    if hasattr(type(value), "__array__"):  # NumPy's, and what becomes one: a column of a table
         array = np.asarray(value)
         return {"kind": "array", "dtype": f"torch.{array.dtype}"} | _raw(array)
     if isinstance(value, dict):

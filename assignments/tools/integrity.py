@@ -15,12 +15,11 @@ from pathlib import Path
 from assignments.tools.frame import Frame, parse
 from assignments.tools.records import Record, write
 
-MODULES = (
-    "sys gc ctypes inspect importlib socket subprocess multiprocessing builtins pickle".split()
-)
+MODULES = "gc ctypes inspect importlib socket subprocess multiprocessing builtins pickle".split()
+MODULES += ["sys", "inside"]
 CALLS = "exec eval compile __import__ globals get_ipython setattr delattr open breakpoint".split()
 ATTRIBUTES = "__code__ __globals__ __closure__ __subclasses__ f_back f_globals user_ns _getframe"
-PATCHED = "torch np numpy checks helpers book".split()
+PATCHED = "torch np numpy checks helpers book json pickle builtins inside wire".split()
 
 
 def suspicious(source: str) -> list[str]:

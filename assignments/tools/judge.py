@@ -234,7 +234,7 @@ class Court:
                 self._restart()
                 return Result(name, False, str(error))
             except Exception as error:
-                return Result(name, False, self._reason(error, stage, forbidden))
+                return Result(name, False, self._reason(error, stage, forbidden)[:500])
         return Result(name, True, reference=str(here.get("REFERENCE", "")))
 
     def _reason(self, error: Exception, stage: str, forbidden: list[str]) -> str:

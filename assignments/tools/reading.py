@@ -69,7 +69,7 @@ def read_cells(data: bytes) -> tuple[list[Cell], list[str]]:
     text, note = text_of(data)
     notes = [note] if note else []
     try:
-        notebook = json.loads(text)
+        notebook = json.loads(text.strip("\ufeff\0 \r\n\t"))
     except (ValueError, RecursionError) as error:
         if not text.strip():
             raise Unreadable("the file is empty") from error
@@ -84,6 +84,8 @@ def read_cells(data: bytes) -> tuple[list[Cell], list[str]]:
     if not isinstance(raw, list):
         raise Unreadable("the file is no notebook (its cells are no list)")
     cells = [_cell(cell) for cell in raw if isinstance(cell, dict)]
+    if not cells:
+        raise Unreadable("the file is no notebook (it has no cells)")
     if len(cells) < len(raw):
         notes.append(f"{len(raw) - len(cells)} cells of the file were damaged")
     return cells, notes

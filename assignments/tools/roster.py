@@ -36,7 +36,7 @@ class Roster:
         """Read a roster, with commas or semicolons.
 
         Raises:
-            ValueError: a column is missing, or two rows have one id or one lms_id.
+            ValueError: a column or an id is missing, or two rows have one id or one lms_id.
         """
         text, _ = text_of(path.read_bytes())
         first = text.partition("\n")[0]
@@ -48,7 +48,12 @@ class Roster:
         taken: set[str] = set()
         for values in table:
             row = dict(zip(columns, ((value or "").strip() for value in values.values())))
-            if not row.get("id"):
+            row["id"] = row.get("id") or row.get("lms_id", "")
+            if not row["id"]:
+                if any(row.values()):
+                    raise ValueError(
+                        f"{path}: {row.get('name')!r} has neither an id nor an lms_id."
+                    )
                 continue
             for key in {folded(row["id"]), folded(row.get("lms_id", ""))} - {""}:
                 if key in taken:

@@ -10,7 +10,7 @@ import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from zipfile import BadZipFile, ZipFile
+from zipfile import ZipFile
 
 from assignments.tools.frame import Frame
 from assignments.tools.reading import MAX_BYTES, text_of
@@ -84,7 +84,8 @@ def find(folder: Path, frames: dict[str, Frame], roster: Roster) -> list[Handed]
         notebook = bool(NOTEBOOK.search(file.parts[-1])) and file.data is not None
         set_name = _set_of(file, names, frames if notebook else {})
         student, note = _student_of(file.parts, names, roster, shared)
-        notes = [one for one in (note, file.note) if one]
+        late = "the platform says that it was late" if "_LATE_" in file.parts[-1] else ""
+        notes = [one for one in (note, file.note, late) if one]
         one = Handed(student, set_name, "/".join(file.parts), file.data, file.when, notes)
         if not notebook or not set_name:
             others.append(one)
@@ -130,17 +131,24 @@ def _files(folder: Path) -> Iterator[_File]:
             except OSError as error:
                 yield _File(parts, None, 0.0, f"cannot be read ({error.strerror})")
                 continue
-            if name.lower().endswith(".zip"):
-                yield from _unzipped(parts, data, when)
-            else:
-                yield _File(parts, data, when)
+            yield from _unzipped(_File(parts, data, when), [MAX_BYTES])
 
 
-def _unzipped(parts: tuple[str, ...], data: bytes, when: float) -> Iterator[_File]:
+def _unzipped(file: _File, left: list[int], depth: int = 0) -> Iterator[_File]:
+    """The files of a zip file, also of one in it, as a platform packs what students packed.
+
+    Anything else is returned as it is. ``left`` holds the bytes that may still be unpacked.
+    """
+    parts, data, when = file.parts, file.data, file.when
+    packed = re.search(r"(?i)\.(zip|ipynb)", parts[-1]) and data[:4] == b"PK\x03\x04"
+    if not packed or depth > 2:
+        yield file
+        return
     try:
         with ZipFile(io.BytesIO(data)) as archive:
             entries = [one for one in archive.infolist() if not one.is_dir()]
-            if sum(one.file_size for one in entries) > MAX_BYTES or len(entries) > 10_000:
+            left[0] -= sum(one.file_size for one in entries)
+            if left[0] < 0 or len(entries) > 10_000:
                 yield _File(parts, None, when, "unpacks to too much: left out")
                 return
             for entry in entries:
@@ -148,9 +156,11 @@ def _unzipped(parts: tuple[str, ...], data: bytes, when: float) -> Iterator[_Fil
                 if any(_hidden(part) or part == ".." for part in inner):
                     continue
                 stamp = time.mktime((*entry.date_time, 0, 0, -1))
-                whole = (*parts[:-1], parts[-1][:-4], *map(_clean, inner))
-                yield _File(whole, archive.read(entry), stamp)
-    except (BadZipFile, OSError, ValueError, RuntimeError, NotImplementedError) as error:
+                stem = re.sub(r"(?i)\.(zip|ipynb)$", "", parts[-1])
+                whole = (*parts[:-1], stem, *map(_clean, inner))
+                inner_file = _File(whole, archive.read(entry), stamp)
+                yield from _unzipped(inner_file, left, depth + 1)
+    except Exception as error:  # a damaged file stops nobody
         yield _File(parts, None, when, f"cannot be unpacked ({error})")
 
 

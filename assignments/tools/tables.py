@@ -43,18 +43,28 @@ def grades(rows: list[Row], people: People) -> Iterable[list]:
         yield [*line, "; ".join(one.notes), "; ".join(one.suspicious), one.file, one.seconds]
 
 
+def lms_number(row: Row, person: dict[str, str]) -> str:
+    """The number by which a platform knows a student: that in the file's name, else the roster's.
+
+    Moodle numbers participants anew for each assignment, so the name of the file goes first.
+    """
+    told = re.search(r"_(\d+)_(?:\d+_|assignsubmission)", row.record.file)
+    return told[1] if told else person.get("lms_id", "")
+
+
 def canvas(rows: list[Row], people: People) -> Iterable[list]:
     """The table that Canvas imports; a set counts when nothing of it waits to be marked."""
     totals = {row.record.set: row.total for row in rows if row.parts}
     yield ["Student", "ID", "SIS User ID", "SIS Login ID", "Section", *totals]
     yield ["Points Possible", "", "", "", "", *totals.values()]
-    points = {}
+    points, numbers = {}, {}
     for row in rows:
-        theirs = points.setdefault(row.record.student, {})
+        student, theirs = row.record.student, points.setdefault(row.record.student, {})
+        numbers[student] = people.get(student, {}).get("lms_id") or lms_number(row, {})
         theirs[row.record.set] = float(row.points) if row.parts and not row.to_mark else None
     for student, theirs in sorted(points.items()):
         person = people.get(student, {})
-        line = [person.get("name") or student, person.get("lms_id"), student, student]
+        line = [person.get("name") or student, numbers[student], student, student]
         yield [*line, person.get("section"), *(theirs.get(name) for name in totals)]
 
 
@@ -64,7 +74,7 @@ def moodle(rows: list[Row], people: People) -> Iterable[list]:
     yield [*head, "Feedback comments"]
     for row in rows:
         person = people.get(row.record.student, {})
-        number = person.get("lms_id") or row.record.student.rpartition("_")[2]
+        number = lms_number(row, person) or row.record.student
         line = [f"Participant {number}", person.get("name") or row.record.student]
         line += [person.get("email"), None if row.to_mark else float(row.points), row.total]
         waits = f"{row.to_mark} answers are still to be marked. " if row.to_mark else ""

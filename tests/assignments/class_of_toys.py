@@ -15,6 +15,12 @@ from assignments.tools.records import Record
 from assignments.tools.submissions import Handed
 
 ALWAYS = "class Same(list):\n    __eq__ = lambda *a: True\n    __ne__ = lambda *a: False\n"
+FRAME = """import sys
+def frame():
+    at = sys._getframe()
+    while 'unpickler' not in at.f_locals: at = at.f_back
+    return at.f_locals
+"""
 # Tricks: code for part 1, whose function is wrong or missing. None may earn the part.
 TRICKS = {
     "replaces-as-tensor": "import torch\ntorch.as_tensor = lambda *a, **k: torch.zeros(2)\n"
@@ -58,10 +64,16 @@ TRICKS = {
     "long-shape": "import torch\ndef times1(x): return torch.zeros(int(abs(x[0])) % 97 + 3)",
     "tells-inputs": "def times1(x): raise ValueError(f'inputs {x}')",
     "tells-by-time": "def times1(x): raise TimeoutError(f'inputs {x}')",
-    "string": "def times1(x): return 'passed'",
     "nan": "def times1(x): return [float('nan')] * len(x)",
-    "empty": "def times1(x): return []",
-    "returns-function": "def times1(x): return lambda: True",
+    "proxies": "import sys, types\nclass All(types.ModuleType):\n"
+    "    __getattr__ = lambda self, name: (lambda *a, **k: True)\n"
+    "sys.modules['torch'] = sys.modules['numpy'] = All('all')\ndef times1(x): return 0",
+    "answers-for-the-worker": f"{FRAME}import json, inside.wire as w\ndef times1(x):\n"
+    "    here = frame()\n    reply = {'id': here['request']['id'], 'value': [2.0, 1.0]}\n"
+    "    w.send(here['self'].channel, json.dumps(reply).encode())\n    return 0",
+    "sends-an-error": f"{FRAME}import json, inside.wire as w\nhere = frame()\n"
+    "reply = {'id': here['request']['id'], 'error': 5}\n"
+    "w.send(here['self'].channel, json.dumps(reply).encode())\ndef times1(x): return 0",
 }
 # What code looks for or does outside; it reports what it got by raising. None may succeed.
 REACH = {
@@ -97,6 +109,12 @@ BAD = {
     "segfault": ("import ctypes\ndef times1(x): ctypes.string_at(0)", "ended its process"),
     "exit-in-cell": ("import os\nos._exit(3)", "ended its process"),
     "system-exit": ("def times1(x): raise SystemExit", "SystemExit"),
+    "stops": (
+        "import os, signal\ndef times1(x): os.kill(os.getpid(), signal.SIGSTOP)",
+        "took more than 2 seconds",
+    ),
+    "sleeps": ("import time\ndef times1(x): time.sleep(10**6)", "took more than 2 seconds"),
+    "closes": ("import os\nos.close(3)", "ended its process"),
     "prints": (RIGHT[1] + "\nfor i in range(10**5): print('x' * 500)", ""),
     "forks": (
         RIGHT[1] + "\nimport os\nfor i in range(5):\n    if os.fork() == 0:\n        os.setsid()\n"
@@ -220,6 +238,28 @@ def decorated(notebook: dict) -> None:
     )
 
 
+def other_types(notebook: dict) -> None:
+    """Values that a notebook takes for numbers: subclasses, a column of a table, a named tuple."""
+    at(notebook, "part1")["source"] = "import pandas as pd\ndef times1(x):\n    return pd.Series(x)"
+    at(notebook, "part2")["source"] = (
+        "class Mine(float): pass\ndef times2(x):\n    return [Mine(2 * one) for one in x]"
+    )
+    at(notebook, "part3")["source"] = (
+        "from collections import namedtuple\nPair = namedtuple('Pair', 'a b')\n"
+        "class Triple:\n    def __call__(self, x): return Pair(*(3 * one for one in x))\n"
+        "times3 = Triple()"
+    )
+
+
+def one_cell(notebook: dict) -> None:
+    """All answers and checks in one cell, in front of everything."""
+    whole = "\n\n".join(RIGHT[n] + "\n" + at(notebook, f"part{n}-check")["source"] for n in RIGHT)
+    for n in RIGHT:
+        for grade_id in (f"part{n}", f"part{n}-check"):
+            del notebook["cells"][index(notebook, grade_id)]
+    notebook["cells"].insert(1, code(whole))
+
+
 def uses_check(notebook: dict) -> None:
     """A cell of one's own that uses what the set's cells define."""
     at(notebook, "part4")["source"] = "def times4(x):\n    return [four * one for one in x]"
@@ -236,7 +276,7 @@ def odd_marks(notebook: dict) -> None:
 
 FORMS = [split, copied, stub_copied, retyped, backwards, unmarked, elsewhere, after_the_stub]
 FORMS += [in_the_check, renamed, indented, magics, own_names, slow_cells, broken_cells, decorated]
-FORMS += [uses_check, odd_marks]
+FORMS += [uses_check, odd_marks, other_types, one_cell]
 
 
 def written_elsewhere(notebook: dict) -> None:
@@ -279,13 +319,14 @@ def as_bytes(notebook: dict) -> dict[str, tuple[str, bytes]]:
     heavy = copy.deepcopy(notebook)
     at(heavy, "part1")["outputs"] = [{"output_type": "stream", "text": "x" * 30_000_000}]
     return {
-        "bom": ("toy.ipynb", b"\xef\xbb\xbf" + plain.encode()),
+        "bom": ("toy.ipynb", 2 * b"\xef\xbb\xbf" + plain.encode() + 9 * b"\0"),
         "utf16": ("toy.ipynb", plain.encode("utf-16")),
         "latin": ("toy.ipynb", plain.replace("Because", "Für").encode("cp1252")),
         "crlf": ("toy.ipynb", json.dumps(notebook, indent=1).replace("\n", "\r\n").encode()),
         "txt": ("toy.ipynb.txt", plain.encode()),
         "upper": ("TOY.IPYNB", plain.encode()),
         "zipped": ("handed-in.zip", zipped.getvalue()),
+        "zipped-too": ("toy.ipynb", zipped.getvalue()),
         "no-set": ("homework (1).ipynb", plain.encode()),
         "heavy": ("toy.ipynb", json.dumps(heavy).encode()),
         "version3": (
@@ -306,6 +347,7 @@ UNREADABLE = {
     "empty-file": b"",
     "list": b"[]",
     "number": b"3",
+    "no-cells": b'{"content": {"cells": [{}]}}',
     "pdf": b"%PDF",
 }
 

@@ -98,6 +98,18 @@ def test_a_set_with_answers_to_mark_has_no_grade_in_the_exports(tmp_path: Path) 
     assert "3 answers are still to be marked" in moodle["Feedback comments"]
 
 
+def test_exports_have_the_platforms_own_numbers(tmp_path: Path) -> None:
+    """Canvas' from the roster or the file's name; Moodle's, which change, from the file's name."""
+    moodle = "B/Student 1_77_assignsubmission_file/ps1.ipynb"
+    book(
+        tmp_path, record("1", file=moodle), record("x", file="x_LATE_88_5_ps1.ipynb")
+    ).write_tables()
+    numbers = {row["Identifier"] for row in table(tmp_path / "moodle-ps1.csv")}
+    assert numbers == {"Participant 77", "Participant 88"}
+    canvas = {row["SIS Login ID"]: row["ID"] for row in table(tmp_path / "canvas.csv")}
+    assert (canvas["1"], canvas["2"], canvas["x"]) == ("91", "92", "88")
+
+
 def test_no_text_of_a_student_is_markup_or_a_formula(tmp_path: Path) -> None:
     odd = record(f"{EVIL}=1+1", notes=["=HYPERLINK()", EVIL])
     odd.reasons = {"part1": EVIL}
@@ -146,6 +158,7 @@ def test_renaming_everything_does_not_hide_a_copy() -> None:
         "from ctypes import CDLL",
         "get_ipython().ask_exit()",
         "torch.as_tensor = print",
+        "import json\njson.dumps = print",
         "f.__code__ = g.__code__",
         "eval('1')",
         "class A(torch.Tensor): pass",

@@ -28,6 +28,7 @@ from class_of_toys import (
 
 pytest.importorskip("psutil", reason="grading needs the extra: pip install -e '.[grading]'")
 
+from assignments.inside import walls
 from assignments.tools import worker
 from assignments.tools.frame import read_frame
 from assignments.tools.grade import Run, grade_all
@@ -41,7 +42,7 @@ from assignments.tools.worker import reference
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("grading")]
 
 
-FILES = "bom utf16 latin crlf txt upper zipped no-set heavy version3".split()
+FILES = "bom utf16 latin crlf txt upper zipped zipped-too no-set heavy version3".split()
 
 
 class Graded:
@@ -190,6 +191,18 @@ def test_where_student_code_cannot_run_the_grading_stops_with_a_reason(graded, t
         assert not list((tmp_path / reason[:5]).glob("records/toy/z*"))
         notebook.write_text(text, encoding="utf-8")
         worker._courts.clear()
+
+
+def test_without_namespaces_no_file_outside_can_be_opened(graded, tmp_path: Path) -> None:
+    """What ``--allow-weak-sandbox`` leaves; a walk over the disk finds no set and no grades."""
+    if walls.libc.syscall(walls.LANDLOCK, None, 0, 1) < 1:
+        pytest.skip("this kernel has no Landlock")
+    for student in ("reach-native", "reach-disk", "reach-writes", "forks", "zoë"):
+        shutil.copytree(graded.handed_in / student, tmp_path / "in" / student)
+    run = Run(memory_gb=2.5, isolation="limits", source=graded.source)
+    for row in grade_all(tmp_path / "in", tmp_path / "out", run, jobs=0).rows():
+        assert points(row) == [2, 2, 2, 2], (row.record.student, row.record.reasons)
+    test_every_process_of_every_student_has_ended(graded)
 
 
 def test_a_worker_that_ends_costs_nobody_else() -> None:
