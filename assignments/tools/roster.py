@@ -78,9 +78,3 @@ class Roster:
                 if len(fitting) == 1:
                     return fitting.pop()
         return ""
-
-    def name(self, student: str) -> str:
-        return self.people.get(student, {}).get("name", "")
-
-    def column(self, student: str, name: str) -> str:
-        return self.people.get(student, {}).get(name, "")
