@@ -48,13 +48,12 @@ class Roster:
         taken: set[str] = set()
         for values in table:
             row = dict(zip(columns, ((value or "").strip() for value in values.values())))
+            if not any(row.values()):
+                continue
+            # Nobody is left out, and no two have one id.
             row["id"] = row.get("id") or row.get("lms_id", "")
             if not row["id"]:
-                if any(row.values()):
-                    raise ValueError(
-                        f"{path}: {row.get('name')!r} has neither an id nor an lms_id."
-                    )
-                continue
+                raise ValueError(f"{path}: {row.get('name')!r} has neither an id nor an lms_id.")
             for key in {folded(row["id"]), folded(row.get("lms_id", ""))} - {""}:
                 if key in taken:
                     raise ValueError(f"{path}: the id {row['id']} or its lms_id is there twice.")

@@ -64,10 +64,13 @@ class Session:
         try:
             wire.send(self.channel, buffer.getvalue())
             body = self._wait(seconds)
+            # The student may have written it.
             reply = wire.parse(body)
             if reply.get("id") != number:
                 raise wire.BrokenMessage("an answer that nobody asked for")
             if error := reply.get("error"):
+                if not isinstance(error, list):
+                    raise wire.BrokenMessage("an error that is none")
                 reply["error"] = [str(one)[:500] for one in [*error, "", ""][:2]]
             return reply
         except TimeoutError as error:
@@ -76,9 +79,6 @@ class Session:
         except wire.BrokenMessage as error:
             self.end()
             raise Lost(f"sent something else than an answer ({error})") from error
-        except TypeError as error:
-            self.end()
-            raise Lost("sent an error that is none") from error
         except (EOFError, OSError) as error:
             self.end()
             raise Lost("ended its process (out of memory, or on purpose)") from error

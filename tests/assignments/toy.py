@@ -69,7 +69,7 @@ def student_version(source: Path) -> dict:
             code = cell.cell_type == "code"
             cell.source = f"{stub}    raise NotImplementedError()" if code else "YOUR ANSWER HERE"
         cell.source = cell.source.partition("### BEGIN HIDDEN")[0].rstrip()
-    return json.loads(nbformat.writes(notebook))
+    return json.loads(json.dumps(notebook))
 
 
 def answered(version: dict, answers: dict[int, str] | None = None, written: str = WRITTEN) -> dict:
