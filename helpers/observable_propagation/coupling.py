@@ -32,10 +32,11 @@ def coupling(
         (tensor(0.5000), tensor(0.0769))
     """
     _check_pair(y1, y2)
-    square = y1.pow(2).sum(-1)
-    if (square == 0).any():
+    longest = y1.abs().amax(-1, keepdim=True)
+    if (longest == 0).any():
         raise ValueError("the coupling from a zero vector is not defined.")
-    return (y1 * y2).sum(-1) / square
+    y1, y2 = y1 / longest, y2 / longest  # squares would overflow behind several components
+    return (y1 * y2).sum(-1) / y1.pow(2).sum(-1)
 
 
 def cosine(
@@ -47,9 +48,18 @@ def cosine(
         TypeError, ValueError: a zero vector, or shapes that do not match.
     """
     _check_pair(y1, y2)
-    if (y1.norm(dim=-1) == 0).any() or (y2.norm(dim=-1) == 0).any():
+    return cosine_similarity(_moderate(y1), _moderate(y2), dim=-1, eps=0)
+
+
+def _moderate(y: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch d"]:
+    """The same directions, with lengths whose squares neither overflow nor vanish."""
+    lengths = y.norm(dim=-1)
+    if lengths.numel() and 1e-15 < lengths.min() and lengths.max() < 1e15:
+        return y
+    longest = y.abs().amax(-1, keepdim=True)
+    if (longest == 0).any():
         raise ValueError("the cosine with a zero vector is not defined.")
-    return cosine_similarity(y1, y2, dim=-1, eps=0)
+    return y / longest
 
 
 def _check_pair(y1: Tensor, y2: Tensor) -> None:

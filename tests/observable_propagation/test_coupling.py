@@ -50,6 +50,14 @@ def test_a_zero_vector_is_refused(pair) -> None:
     assert coupling(y1, torch.zeros_like(y1)) == 0
 
 
+@pytest.mark.parametrize("size", [1e-25, 1e20, 1e30])
+def test_vectors_whose_squares_overflow_or_vanish_keep_their_cosine_and_coupling(size) -> None:
+    y1, y2 = torch.tensor([[3.0, 4.0], [1.0, 0.0]]), torch.tensor([[4.0, 3.0], [1.0, 1.0]])
+    assert not 0 < (size * y1).pow(2).sum() < torch.inf  # the plain formulas give nan, 0 or inf
+    torch.testing.assert_close(cosine(size * y1, size * y2), torch.tensor([0.96, 0.5**0.5]))
+    torch.testing.assert_close(coupling(size * y1, size * y2), torch.tensor([0.96, 1.0]))
+
+
 def test_isotropic_inputs_give_the_coupling_as_slope_and_the_squared_cosine_as_r2(pair) -> None:
     y1, y2 = pair
     x = torch.randn(200, 500, 48, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
