@@ -18,8 +18,9 @@ from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 from sphinx.util.docutils import SphinxDirective, SphinxRole
 
+from book._ext.agreement import stands_on
 from book._ext.cache import record_of
-from book._ext.scorecard import claims_in
+from book._ext.scorecard import claims_in, other_runs
 from helpers.results.claims import INVENTORY, VERDICTS
 from helpers.settings import SETTINGS
 
@@ -95,10 +96,12 @@ def fill_in(app: Sphinx, doctree: nodes.document, docname: str) -> None:
     """Keep each sentence whose verdict this run confirms, and put the times in."""
     lists = list(doctree.findall(short_list))
     notebook = executed(app, docname) if lists else None
-    verdicts = {claim.id: claim.verdict for claim in claims_in(notebook)} if notebook else {}
+    claims = {claim.id: claim for claim in claims_in(notebook)} if notebook else {}
+    others = other_runs(app) if lists else {}
     for found in lists:
         for entry in found.children:
-            verdict = verdicts.get(entry["id"], "no verdict")
+            claim = claims.get(entry["id"])
+            verdict = claim.verdict if claim else "no verdict"
             (paragraph,) = entry.children
             if verdict != entry["supposed"] or SETTINGS.profile == "smoke":
                 words = INVENTORY[entry["id"]]["statement"]
@@ -106,6 +109,9 @@ def fill_in(app: Sphinx, doctree: nodes.document, docname: str) -> None:
             link = nodes.reference("", entry["id"], refuri=f"#{entry['id'].lower()}")
             chip = nodes.inline("", verdict, classes=["verdict", verdict.replace(" ", "-")])
             paragraph.insert(0, [link, nodes.Text(" "), chip, nodes.Text(" ")])
+            if (standing := stands_on(claim, others)) and standing.fresh:
+                there = f"{standing.fresh_same} of {standing.fresh}"
+                paragraph += nodes.Text(f" (On fresh data the same verdict in {there} runs.)")
     for node in list(doctree.findall(reading_time)):
         node.replace_self(nodes.Text(times(app.env, node["pages"], notebook, node["run"])))
 

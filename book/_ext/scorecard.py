@@ -196,6 +196,14 @@ def rows_of(app: Sphinx) -> list[Row]:
     return scorecard(executed(get_cache(cache), notebooks(book.parent), book))
 
 
+def other_runs(app: Sphinx) -> dict[str, dict[str, dict[str, str]]]:
+    """Scorecards of other runs, by model and seed."""
+    others = {}
+    for path in sorted(Path(app.srcdir, OTHER_RUNS).glob("*.csv")):
+        others[path.stem] = read_csv(path.read_text(encoding="utf-8"))
+    return others
+
+
 def fill_in(app: Sphinx, doctree: nodes.document, docname: str) -> None:
     """Replace the placeholder; a missing result is a warning, and ``-W`` fails the build."""
     for node in list(doctree.findall(scorecard_node)):
@@ -204,10 +212,7 @@ def fill_in(app: Sphinx, doctree: nodes.document, docname: str) -> None:
             if row.claim is None:
                 text = "no chapter has recorded %s: its closing table must hold it."
                 logger.warning(text, row.id, location=docname)
-        others = {}
-        for path in sorted(Path(app.srcdir, OTHER_RUNS).glob("*.csv")):
-            others[path.stem] = read_csv(path.read_text(encoding="utf-8"))
-        node.replace_self(nodes.raw("", as_html(rows, others), format="html"))
+        node.replace_self(nodes.raw("", as_html(rows, other_runs(app)), format="html"))
 
 
 def write_csv(app: Sphinx, exception: Exception | None) -> None:

@@ -13,7 +13,7 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import docutils_namespace
 
 from book._ext import in_short
-from helpers.results.claims import MIME, claim, closing_table
+from helpers.results.claims import INVENTORY, MIME, claim, closing_table
 
 pytestmark = pytest.mark.unit
 
@@ -93,3 +93,16 @@ def test_a_sentence_without_a_known_claim_and_verdict_fails_the_build(tmp_path, 
     page = page.replace("- AS-1 holds: Scalars swap\n  the answers.\n", "")
     with pytest.raises(AssertionError, match="not of the form"):
         built(tmp_path, page, monkeypatch)
+
+
+def test_a_sentence_says_what_fresh_data_say_where_the_rule_was_settled_late(tmp_path, monkeypatch):
+    monkeypatch.setitem(INVENTORY, "AS-1", INVENTORY["AS-1"] | {"seen": "prompts"})
+    judged = {"criterion": INVENTORY["AS-1"]["rule"], "model": "smollm2"}
+    runs = {
+        "1": {"AS-1": judged | {"verdict": "holds"}},
+        "2": {"AS-1": judged | {"verdict": "undecided"}},
+    }
+    monkeypatch.setattr(in_short, "other_runs", lambda app: runs)
+    first, second = built(tmp_path, PAGE, monkeypatch).select(".in-short li")
+    assert "(On fresh data the same verdict in 1 of 2 runs.)" in first.text
+    assert "fresh data" not in second.text
