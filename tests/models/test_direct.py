@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from helpers.models.direct import direct_attribution, logit_diff_vector, readout
+from helpers.models import direct
+from helpers.models.direct import (
+    direct_attribution,
+    logit_diff_vector,
+    readout,
+    through_attention,
+)
+from helpers.models.norms import Norm
 from helpers.models.run import last_logits, read_activations
 from helpers.observable_propagation.observables import Observable
 
@@ -64,3 +71,13 @@ def test_the_readout_gives_the_logit_difference_at_every_position(tiny):
         # With another position's scale it does not.
         other = (r[:, pos - 1] * x[:, pos]).sum(-1) + c[:, 0]
         assert pos == 0 or not torch.allclose(other, expected)
+
+
+def test_a_norm_after_attention_adds_its_bias(tiny, monkeypatch):
+    """No family of the tests has a bias there, so a norm of one's own stands in."""
+    r, y, weight, bias = torch.randn(4, 32, generator=torch.Generator().manual_seed(0)).double()
+    norm = Norm("after", weight, bias, eps=1e-5, centred=True)
+    monkeypatch.setattr(direct, "norm_after", lambda model, layer, part: norm)
+    own, constant = through_attention(tiny, 0, r, {"after.hook_in": y}.__getitem__)
+    torch.testing.assert_close(own @ y + constant, r @ norm(y))
+    assert constant.abs() > 0.1
