@@ -228,7 +228,7 @@ OTHERS = {
     "Runs.of", "Prefix.last_logits", "last_logits_after", "Intervention.check_tokens",
     "check_tokens", "ends", "at_ends", "is_padded", "resolve_position", "tokenize",
     "largest_batch", "rows_of", "step", "continuation", "show_map", "steering.steer",
-    "token_vectors", "unembed", "resumed_logits", "shared_start",
+    "side_by_side", "token_vectors", "unembed", "resumed_logits", "shared_start",
 }  # fmt: skip
 
 

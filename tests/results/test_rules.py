@@ -241,3 +241,9 @@ def test_a_control_that_reaches_as_much_takes_the_power() -> None:
     assert beats(0.5, control, if_right=1.1) == (False, 1.0)
     assert beats(0.5, control, if_right=0.5).power == 0.0
     assert p_value(2.0, control) == 1 / 200 and p_value(0.0, control) == 1.0
+
+
+def test_a_mean_that_is_one_of_many_conditions_needs_more() -> None:
+    values = [0.5, 1.0, 1.5, 1.0]  # 4.9 standard errors above 0
+    assert above(values, 0.0, if_right=1.0, of=2).met
+    assert above(values, 0.0, if_right=1.0, of=20).met is None
