@@ -35,7 +35,11 @@ from live.weights import download, read
 ROOT = Path(__file__).parents[1]
 HERE = Path(__file__).parent
 WORK = ROOT / "_build" / "live"
-WASM = "onnxruntime-web/dist/ort-wasm-simd-threaded.wasm"
+# What the runtime computes with, on the processor and on a graphics processor.
+RUNTIMES = {
+    "runtime-wasm": "onnxruntime-web/dist/ort-wasm-simd-threaded.wasm",
+    "runtime-webgpu": "onnxruntime-web/dist/ort-wasm-simd-threaded.asyncify.wasm",
+}
 EXTRA = ("onnx", "onnxruntime", "onnxscript")
 SEED = 0
 # As in the chapter "One prompt, a few scalars".
@@ -190,7 +194,8 @@ def build(site: Path) -> Path:
         }
         # Its data.
         pack = Pack()
-        pack.add_file("runtime", (modules / WASM).read_bytes())
+        for runtime, file in RUNTIMES.items():
+            pack.add_file(runtime, (modules / file).read_bytes())
         for file in ("tokenizer.json", "tokenizer_config.json"):
             pack.add_file(file, (packed_model("smollm2") / file).read_bytes())
         for graph, data in graphs.items():

@@ -1,7 +1,7 @@
 // The page: loads the model, reads the prompt, and hands both to the panels.
 
 import { Client } from "./client.js";
-import { loadParts } from "./data.js";
+import { forget, forgetOthers, loadParts } from "./data.js";
 import { element, find, shown } from "./dom.js";
 import { Fitting } from "./fitting.js";
 import { Heads } from "./heads.js";
@@ -9,6 +9,7 @@ import { Lens } from "./lens.js";
 import { Scale, showRows } from "./scale.js";
 
 const MOST_TOKENS = 128;
+const CLOSE = 1e-3; // nats from the book's logits
 const EXAMPLES = {
   IOI: ["When Ben met with Joe, Joe gave the book to", " Ben", " Joe"],
   CCC: [
@@ -42,18 +43,27 @@ async function load() {
   const { parts, files, tensors, shape, bos } = manifest;
   const total = parts.reduce((sum, part) => sum + part.bytes, 0);
   let done = 0;
+  let old = 0; // of them out of the browser's storage
   client = window.live = new Client(); // on the window for the console, and for tests
   await client.call("start", { parts, files, tensors, shape, bos });
-  for await (const { bytes } of loadParts(parts)) {
+  for await (const { part, bytes, stored } of loadParts(parts)) {
     done += bytes.length;
-    const transfer = [bytes.buffer];
-    await client.call("part", bytes, { transfer });
+    if (stored) old += bytes.length;
+    try {
+      await client.call("part", bytes, { transfer: [bytes.buffer] });
+    } catch (error) {
+      await forget(part);
+      throw error;
+    }
     find("load-progress").value = done / total;
-    say(`Loading the model: ${Math.round(done / 1e6)} of ${Math.round(total / 1e6)} MB`);
+    const here = old ? `, ${Math.round(old / 1e6)} of them out of this browser's storage` : "";
+    say(`Loading the model: ${Math.round(done / 1e6)} of ${Math.round(total / 1e6)} MB${here}`);
   }
+  await forgetOthers(parts);
   say("Starting the model …");
-  await client.call("open");
+  const { graphics } = await client.call("open");
   find("load-progress").hidden = true;
+  find("processor-row").hidden = !graphics;
   say(`The model is ready, after ${((Date.now() - start) / 1000).toFixed(1)} s.`);
 }
 
@@ -109,25 +119,51 @@ async function run() {
   }
 }
 
-/** Compares this browser's logits with those that the book's model gave. */
-async function check() {
+/** Compares this browser's logits with those that the book's model gave; what was found. */
+async function compare() {
   const { cases } = manifest.check;
+  let worst = 0;
+  const start = performance.now();
+  for (const [i, { text, alpha, ids: tokens, logits }] of cases.entries()) {
+    find("check-result").textContent = `Comparing ${i + 1} of ${cases.length} …`;
+    const { ids } = await client.call("tokens", text);
+    const request = { ids, alpha: Float32Array.from(alpha), betas: [1] };
+    const [ours] = await client.call("logits", request);
+    tokens.forEach((id, j) => (worst = Math.max(worst, Math.abs(ours[id] - logits[j]))));
+  }
+  const seconds = (performance.now() - start) / 1000 / cases.length;
+  const same = worst <= CLOSE;
+  const text =
+    `${cases.length} runs in this browser, ${seconds.toFixed(1)} s each: at most ` +
+    `${worst.toExponential(1)} nats from the book's model, so ${same ? "" : "NOT "}the same to 0.001.`;
+  return { same, text };
+}
+
+async function check() {
   try {
-    let worst = 0;
-    for (const [i, { text, alpha, ids: tokens, logits }] of cases.entries()) {
-      find("check-result").textContent = `Comparing ${i + 1} of ${cases.length} …`;
-      const { ids } = await client.call("tokens", text);
-      const request = { ids, alpha: Float32Array.from(alpha), betas: [1] };
-      const [ours] = await client.call("logits", request);
-      tokens.forEach((id, j) => (worst = Math.max(worst, Math.abs(ours[id] - logits[j]))));
-    }
-    const verdict = worst <= 1e-3 ? "the same to 0.001" : "NOT the same to 0.001";
-    find("check-result").textContent =
-      `${cases.length} runs in this browser: at most ` +
-      `${worst.toExponential(1)} nats from the book's model, so ${verdict}.`;
+    find("check-result").textContent = (await compare()).text;
   } catch (error) {
     find("check-result").textContent = error.message;
   }
+}
+
+/** Goes to another processor, and back if it does not give the book's logits. */
+async function changeProcessor() {
+  const chosen = find("processor");
+  chosen.disabled = true;
+  try {
+    find("check-result").textContent = "Starting the model there …";
+    await client.call("processor", chosen.value);
+    const { same, text } = await compare();
+    if (!same) throw new Error(text);
+    find("check-result").textContent = text;
+  } catch (error) {
+    await client.call("processor", "wasm");
+    chosen.value = "wasm";
+    find("check-result").textContent =
+      `The graphics processor is not used; the page goes on with WebAssembly. ${error.message}`;
+  }
+  chosen.disabled = false;
 }
 
 function about() {
@@ -140,6 +176,12 @@ function about() {
     `When this page was built, its logits of ${prompts} prompts ` +
     `were at most ${plain.toExponential(1)} nats from the book's model, and with random scalars ` +
     `at most ${scaled.toExponential(1)} nats.`;
+  find("about-storage").textContent =
+    location.protocol === "file:"
+      ? "Opened from disk, the page reads its files anew each time; a load that was broken off " +
+        "starts again. Served by a server, it stores them in the browser."
+      : "The page stores the model in this browser, part by part: a load that was broken off goes " +
+        "on, and the next visit loads nothing. Clear the site's data to remove it.";
 }
 
 async function main() {
@@ -172,6 +214,7 @@ async function main() {
     };
   }
   find("check").onclick = check;
+  find("processor").onchange = changeProcessor;
   for (const id of ["run", "check"]) find(id).disabled = false;
   await run();
 }

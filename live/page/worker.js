@@ -1,7 +1,8 @@
 // The worker, which holds the model: a page that computes here never freezes.
 
 import { Tokenizer } from "@huggingface/tokenizers";
-import * as ort from "onnxruntime-web/wasm";
+import * as wasm from "onnxruntime-web/wasm";
+import * as webgpu from "onnxruntime-web/webgpu";
 
 import { fit } from "./fit.js";
 import { Model } from "./model.js";
@@ -10,6 +11,8 @@ import { headFeatures, length, observable } from "./observables.js";
 import { Store } from "./store.js";
 
 const GRAPHS = ["layer", "layer_gradient", "logits", "logits_gradient"];
+const RUNTIMES = { wasm, webgpu };
+const models = {}; // by their runtime
 let store, model, tokenizer, manifest;
 let stopped = false;
 
@@ -19,6 +22,19 @@ const named = (logits, k) => {
   const total = logSumExp(logits);
   return topK(logits, k).map((id) => ({ text: decode(id), ...standing(logits, id, total) }));
 };
+
+async function open(name) {
+  const ort = RUNTIMES[name];
+  ort.env.wasm.wasmBinary = await store.file(`runtime-${name}`);
+  ort.env.wasm.numThreads = 1; // pages on disk may not share memory between threads
+  ort.env.logLevel = "error";
+  const sessions = {};
+  for (const graph of GRAPHS) {
+    const options = { executionProviders: [name] };
+    sessions[graph] = await ort.InferenceSession.create(await store.file(graph), options);
+  }
+  return new Model(ort, sessions, store, manifest.shape);
+}
 
 const methods = {
   start(given) {
@@ -30,19 +46,21 @@ const methods = {
     store.add(bytes);
   },
 
+  /** Starts the model; says whether there is a graphics processor. */
   async open() {
-    ort.env.wasm.wasmBinary = await store.file("runtime");
-    ort.env.wasm.numThreads = 1; // pages on disk may not share memory between threads
-    ort.env.logLevel = "error";
-    const sessions = {};
-    for (const name of GRAPHS) {
-      sessions[name] = await ort.InferenceSession.create(await store.file(name));
-    }
-    model = new Model(ort, sessions, store, manifest.shape);
+    await methods.processor("wasm");
     tokenizer = new Tokenizer(
       await store.json("tokenizer.json"),
       await store.json("tokenizer_config.json"),
     );
+    return { graphics: Boolean(await navigator.gpu?.requestAdapter().catch(() => null)) };
+  },
+
+  /** Has another runtime compute from now on, of which the model is started if need be. */
+  async processor(name) {
+    models[name] ??= await open(name);
+    if (model !== models[name]) model?.weights.clear(); // not twice in memory
+    model = models[name];
   },
 
   /** A prompt's token ids with one beginning-of-sequence token in front, and each token's text. */

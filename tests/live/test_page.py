@@ -11,12 +11,13 @@ import os
 import random
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 
 from helpers.activation_scaling.fitting import fit
 from helpers.activation_scaling.interventions import ActivScalar, steered_logits
@@ -29,6 +30,7 @@ from helpers.observable_propagation.features import head_features
 from helpers.observable_propagation.observables import Observable
 from helpers.observable_propagation.pull_back import IgnoreNorms, NormWeights
 from helpers.prompts.prompts import Prompts
+from tests.conftest import BROWSERS, FLAGS
 from tests.site.browsing import SCHEMES, watch
 
 LIVE = Path(__file__).parents[2] / "_build" / "html" / "live"
@@ -325,3 +327,123 @@ def test_a_damaged_part_is_named(browser, serve, tmp_path: Path, scheme: str, da
     assert re.search("make live", page.inner_text("#status"))
     assert page.locator("#run").is_disabled()
     page.close()
+
+
+def loaded(page: Page) -> None:
+    expect(page.locator("#run")).to_be_enabled(timeout=PATIENCE)
+
+
+def test_a_load_that_is_broken_off_goes_on_and_the_next_visit_loads_nothing(browser, serve) -> None:
+    with browser.new_context() as context:
+        address, asked = f"{serve(LIVE.parent)}/live/index.html", []
+        context.on("request", lambda request: asked.append(request.url))
+        page = context.new_page()
+        page.goto(address)
+        page.wait_for_function("document.querySelector('#load-progress').value > 0.3")
+        page.close()
+        first = {url for url in asked if ".bin" in url}
+        asked.clear()
+        page = context.new_page()
+        page.goto(address)
+        expect(page.locator("#status")).to_contain_text("out of this browser's storage")
+        loaded(page)
+        again = [url for url in asked if ".bin" in url]
+        parts = len(list((LIVE / "data").glob("*.bin")))
+        # At most the part under way comes twice.
+        assert 0 < len(again) < parts and len(first & set(again)) <= 1
+        assert len(first | set(again)) == parts
+        # A part that was altered in the storage is named, and comes from the server the next time.
+        page.evaluate(
+            """async () => {
+                const store = await caches.open("steering-book-live");
+                const key = (await store.keys()).find(({url}) => url.includes("part-03"));
+                const bytes = new Uint8Array(await (await store.match(key)).arrayBuffer());
+                bytes[1000] ^= 1;
+                await store.put(key, new Response(bytes));
+                await store.put("data/part-00.bin?older", new Response("of another build"));
+            }"""
+        )
+        page.reload()
+        expect(page.locator("#status")).to_contain_text("part-03", timeout=PATIENCE)
+        asked.clear()
+        page.reload()
+        loaded(page)
+        (mended,) = [url for url in asked if ".bin" in url]
+        assert "part-03" in mended
+        stored = page.evaluate(
+            "async () => (await (await caches.open('steering-book-live')).keys()).length"
+        )
+        assert stored == parts
+
+
+def test_where_there_is_no_graphics_processor_the_page_says_so_and_goes_on(page: Page) -> None:
+    assert page.locator("#processor-row").is_hidden()
+    page.evaluate(
+        """() => { const chosen = document.querySelector("#processor");
+            chosen.value = "webgpu"; chosen.dispatchEvent(new Event("change")); }"""
+    )
+    expect(page.locator("#check-result")).to_contain_text("is not used", timeout=PATIENCE)
+    assert page.locator("#processor").input_value() == "wasm"
+    said = run_prompt(page, "When Ben met with Joe, Joe gave the book to", " Ben", " Joe")
+    assert said.startswith("Ran")
+
+
+@pytest.fixture(scope="module")
+def software_gpu(browser) -> Iterator[Browser]:
+    """A browser whose WebGPU is computed on the processor."""
+    flags = [*FLAGS, "--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader"]
+    flags.remove("--disable-gpu")
+    program = next(path for name in BROWSERS if (path := shutil.which(name)))
+    other = browser.browser_type.launch(executable_path=program, args=flags)
+    yield other
+    other.close()
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_a_graphics_processor_is_used_if_it_gives_the_book_s_logits(
+    software_gpu, serve, smollm2, scheme: str
+) -> None:
+    page = software_gpu.new_page()
+    page.set_default_timeout(PATIENCE)
+    root = LIVE.parent.as_uri() if scheme == "file" else serve(LIVE.parent)
+    page.goto(f"{root}/live/index.html")
+    expect(page.locator("#curve svg")).to_be_visible()
+    if not page.locator("#processor-row").is_visible():
+        pytest.skip("this browser has no WebGPU, not even in software")
+    page.select_option("#processor", "webgpu")
+    expect(page.locator("#check-result")).to_contain_text("nats from the book")
+    assert "so the same" in page.inner_text("#check-result")
+    assert page.locator("#processor").input_value() == "webgpu"
+    text, answers = "When Ruth met with Steven, Steven gave the book to", (" Ruth", " Steven")
+    run_prompt(page, text, *answers)
+    logits = last_logits(smollm2, tokenize(smollm2, [text]))[0]
+    expected = [logits[single_token(smollm2, answer)].item() for answer in answers]
+    assert shown_logits(page, "#base", 0) == pytest.approx(expected, abs=2 * CLOSE)
+    # One that does not agree is not used.
+    page.select_option("#processor", "wasm")
+    page.evaluate("LIVE.check.cases[0].logits[0] += 1")
+    expect(page.locator("#processor")).to_be_enabled()
+    page.select_option("#processor", "webgpu")
+    expect(page.locator("#check-result")).to_contain_text("is not used")
+    assert page.locator("#processor").input_value() == "wasm"
+    page.close()
+
+
+def test_the_keyboard_alone_reaches_every_control_and_a_map_by_one_stop(page: Page) -> None:
+    run_prompt(page, "When Ben met with Joe, Joe gave the book to", " Ben", " Joe")
+    expect(page.locator("#curve svg")).to_be_visible()
+    controls = page.locator(":is(input, select, textarea, button):visible:enabled")
+    ids = set(controls.evaluate_all("all => all.map(({id, dataset}) => id || dataset.example)"))
+    page.evaluate("document.activeElement.blur(); scrollTo(0, 0)")
+    page.keyboard.press("Control+Home")
+    seen, cells = set(), 0
+    for _ in range(len(ids) + 20):
+        page.keyboard.press("Tab")
+        name, tag = page.evaluate(
+            """[document.activeElement.id || document.activeElement.dataset.example,
+                document.activeElement.tagName]"""
+        )
+        seen.add(name)
+        cells += tag == "TD"
+    assert ids <= seen, ids - seen
+    assert cells == 2  # one a map

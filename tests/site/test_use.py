@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import csv
+import io
 from pathlib import Path
 
+import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from PIL import Image
 
 from tests.site.browsing import PAGES, WIDTHS
 
@@ -83,18 +86,70 @@ def test_search_finds_a_page_without_a_server(opened) -> None:
     page.keyboard.press("Enter")
     page.wait_for_url("**/search.html?q=Kullback*", timeout=5000)
     page.locator("#search-results a", has_text="Notation").first.wait_for(timeout=5000)
+    excerpt = page.locator("#search-results li", has_text="Notation").locator("p.context")
+    excerpt.wait_for(timeout=5000)
+    assert "Kullback" in excerpt.text_content()
+    box = page.locator(".bd-search-container input")
+    icon = page.locator(".bd-search-container .fa-magnifying-glass").bounding_box()
+    indent = box.evaluate("box => parseFloat(getComputedStyle(box).paddingLeft)")
+    assert box.bounding_box()["x"] + indent >= icon["x"] + icon["width"]
     assert not seen.outside
 
 
-def test_figures_keep_their_white_ground_in_dark_mode(opened) -> None:
-    page, _ = opened(PAGES[0], color_scheme="dark")
-    assert page.evaluate("() => document.documentElement.dataset.theme") == "dark"
-    pictures = page.locator("article img:not(.drawing)")
-    styles = pictures.evaluate_all("""images => images.map((image) => {
-      const style = getComputedStyle(image);
-      return [style.backgroundColor, style.filter];
-    })""")
-    assert styles and all(style == ["rgb(255, 255, 255)", "none"] for style in styles)
+@pytest.mark.parametrize(("scheme", "ground"), [("dark", 18), ("light", 255)])
+def test_figures_lie_on_the_page_s_own_ground(opened, scheme: str, ground: int) -> None:
+    page, _ = opened("activation-scaling/one-prompt", color_scheme=scheme)
+    assert page.evaluate("() => document.documentElement.dataset.theme") == scheme
+    picture = page.locator("article figure img:not(.drawing):visible").first
+    shot = np.asarray(Image.open(io.BytesIO(picture.screenshot())).convert("L"), dtype=int)
+    corners = [shot[y, x] for y in (1, -2) for x in (1, -2)]
+    assert corners == pytest.approx([ground] * 4, abs=3)
+    assert np.abs(shot - ground).max() > 150  # what is drawn can be seen
+
+
+def test_the_side_bar_shows_the_page_that_next_leads_to(opened) -> None:
+    page, _ = opened("observable-propagation/paths")
+    page.evaluate("document.querySelector('.bd-sidebar-primary').scrollTop = 0")
+    page.locator("a.right-next").click()
+    page.wait_for_url("**/bias.html*")
+    page.wait_for_load_state()
+    entry = page.locator(".bd-sidebar-primary a.current").last.bounding_box()
+    assert 0 <= entry["y"] and entry["y"] + entry["height"] <= page.viewport_size["height"]
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_the_scorecard_fits_and_nothing_that_a_cell_printed_is_cut(opened, width: int) -> None:
+    cut = "all => all.filter(each => each.scrollWidth > each.clientWidth + 1).length"
+    page, _ = opened("scorecard", width)
+    assert page.locator("article .scrolls").evaluate_all(cut) == 0
+    assert page.locator("table.scorecard .verdict").count() >= 36
+    page, _ = opened("activation-scaling/one-prompt", width)
+    printed = page.locator("article .cell_output pre")
+    assert printed.count() > 5 and printed.evaluate_all(cut) == 0
+
+
+def test_a_heading_is_no_heavier_than_the_one_above_it(opened) -> None:
+    page, _ = opened("reference")
+    look = "element => [getComputedStyle(element).fontWeight, getComputedStyle(element).fontSize]"
+    looks = [page.locator(f"article h{level}").first.evaluate(look) for level in (1, 2, 3)]
+    weights = [int(weight) for weight, _ in looks]
+    sizes = [float(size.removesuffix("px")) for _, size in looks]
+    assert weights == sorted(weights, reverse=True) and sizes == sorted(sizes, reverse=True)
+
+
+def test_a_dark_page_prints_dark_on_light_and_its_tables_fit_the_paper(opened) -> None:
+    page, _ = opened("observable-propagation/pronouns", 718, color_scheme="dark")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    page.emulate_media(media="print", color_scheme="dark")
+    ground = "getComputedStyle(document.body).backgroundColor"
+    assert page.evaluate(ground) == "rgb(255, 255, 255)"
+    right = "tables => tables.map(table => table.getBoundingClientRect().right)"
+    assert max(page.locator("article table").evaluate_all(right)) <= 718
+    left = page.locator("#jb-print-docs-body h1").bounding_box()["x"]
+    assert left > 0
+    page.emulate_media(media="screen", color_scheme="dark")
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert page.evaluate(ground) != "rgb(255, 255, 255)"
 
 
 @pytest.mark.parametrize(

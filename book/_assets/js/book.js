@@ -23,7 +23,7 @@ function unlistBibliography() {
 // The theme keeps the side bar where it was on the page before, which may hide this one's entry.
 function showCurrentPage() {
   const bar = document.querySelector(".bd-sidebar-primary");
-  const entry = [...bar.querySelectorAll("a.current, .active > a")].pop();
+  const entry = [...(bar?.querySelectorAll("a.current, .active > a") ?? [])].pop();
   if (!entry) return;
   const [frame, box] = [bar.getBoundingClientRect(), entry.getBoundingClientRect()];
   if (box.top < frame.top || box.bottom > Math.min(frame.bottom, innerHeight)) {
@@ -79,3 +79,20 @@ function filterScorecard() {
 }
 
 window.addEventListener("load", filterScorecard);
+
+// On paper: dark on light, and tables no wider than the paper.
+const PAPER = 640; // pixels between the margins of A4
+
+window.addEventListener("beforeprint", () => {
+  const root = document.documentElement;
+  root.dataset.onScreen = root.dataset.theme;
+  root.dataset.theme = "light";
+  for (const table of document.querySelectorAll("article table")) {
+    table.style.zoom = Math.min(1, PAPER / table.scrollWidth);
+  }
+});
+
+window.addEventListener("afterprint", () => {
+  document.documentElement.dataset.theme = document.documentElement.dataset.onScreen;
+  for (const table of document.querySelectorAll("article table")) table.style.zoom = "";
+});
