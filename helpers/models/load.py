@@ -129,5 +129,5 @@ def describe(model: TransformerBridge) -> str:
         f"vocabulary {cfg.d_vocab:,}, {norm}"
     )
     dtype = str(model.W_U.dtype).removeprefix("torch.")
-    weights = f" · weights {PACKED[name].sha256[:12]}" if name in PACKED else ""
-    return f"{name} ({shape}) · {device_of(model)} · {dtype}{weights}"
+    checkpoint = f" · checkpoint {PACKED[name].sha256[:12]}" if name in PACKED else ""
+    return f"{name} ({shape}) · {device_of(model)} · {dtype}{checkpoint}"

@@ -88,7 +88,7 @@ def colophon(model: TransformerBridge) -> HTML:
         used.append(f"of the GPU {torch.cuda.max_memory_allocated(device_of(model)) / 1e9:.1f} GB")
     versions = ", ".join(f"{name} {number}" for name, number in run["versions"].items())
     text = (
-        f"This run: model <code>{escape(SETTINGS.model)}</code> (weights {run['weights']}, "
+        f"This run: model <code>{escape(SETTINGS.model)}</code> (fingerprint {run['weights']}, "
         f"{run['dtype']}), profile {SETTINGS.profile}, seed {SETTINGS.seed}, "
         f"{escape(run['device'])}, {run['threads']} threads; {versions}; {', '.join(used)} "
         f"on {run['date']}. On another model: <code>BOOK_MODEL=gpt2 make book</code>, or any name "

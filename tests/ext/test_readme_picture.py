@@ -13,7 +13,7 @@ from book._ext.readme_picture import PICTURE, ROOT, glued_picture, renew
 
 pytestmark = pytest.mark.unit
 
-COLOPHON = "<p>This run: model <code>smollm2</code> (weights ab), profile default, cpu</p>"
+COLOPHON = "<p>This run: model <code>smollm2</code> (fingerprint ab), profile default, cpu</p>"
 
 
 def chapter(colophon: str, name: str = "fig") -> new_notebook:

@@ -52,7 +52,7 @@ def test_a_new_process_loads_the_model_without_any_network():
 def test_the_model_is_the_plain_checkpoint_frozen_and_described(smollm2, plain):
     assert not smollm2.training
     assert not any(weight.requires_grad for weight in smollm2.original_model.parameters())
-    assert "cpu · float32 · weights b179c9523d0e" in describe(smollm2)
+    assert "cpu · float32 · checkpoint b179c9523d0e" in describe(smollm2)
     tokens = make_task(smollm2, "CCC").train.tokens
     with torch.no_grad():
         ours, theirs = last_logits(smollm2, tokens), plain(tokens).logits[:, -1]
