@@ -128,6 +128,14 @@ def test_the_scorecard_fits_and_nothing_that_a_cell_printed_is_cut(opened, width
     assert printed.count() > 5 and printed.evaluate_all(cut) == 0
 
 
+@pytest.mark.parametrize("name", [page for page in PAGES if "/" in page])
+def test_no_code_and_no_table_of_a_chapter_is_cut_on_a_laptop(opened, name: str) -> None:
+    cut = "all => all.filter(each => each.scrollWidth > each.clientWidth + 1).length"
+    page, _ = opened(name, 1280)
+    frames = page.locator("article :is(pre, .output, .text_html, .scrolls):visible")
+    assert frames.count() > 5 and frames.evaluate_all(cut) == 0
+
+
 def test_a_heading_is_no_heavier_than_the_one_above_it(opened) -> None:
     page, _ = opened("reference")
     look = "element => [getComputedStyle(element).fontWeight, getComputedStyle(element).fontSize]"

@@ -80,6 +80,21 @@ function filterScorecard() {
 
 window.addEventListener("load", filterScorecard);
 
+// A table of results that is a little too wide is drawn smaller; on a phone it scrolls.
+function shrink(table, room, least) {
+  table.style.zoom = "";
+  table.style.zoom = Math.min(1, Math.max(least, room / table.scrollWidth));
+}
+
+function fitTables() {
+  for (const table of document.querySelectorAll(".cell_output .text_html table:not(.claims)")) {
+    shrink(table, table.parentElement.clientWidth, innerWidth > 640 ? 0.7 : 1);
+  }
+}
+
+window.addEventListener("load", fitTables);
+window.addEventListener("resize", fitTables);
+
 // On paper: dark on light, and tables no wider than the paper.
 const PAPER = 640; // pixels between the margins of A4
 
@@ -87,12 +102,11 @@ window.addEventListener("beforeprint", () => {
   const root = document.documentElement;
   root.dataset.onScreen = root.dataset.theme;
   root.dataset.theme = "light";
-  for (const table of document.querySelectorAll("article table")) {
-    table.style.zoom = Math.min(1, PAPER / table.scrollWidth);
-  }
+  for (const table of document.querySelectorAll("article table")) shrink(table, PAPER, 0);
 });
 
 window.addEventListener("afterprint", () => {
   document.documentElement.dataset.theme = document.documentElement.dataset.onScreen;
   for (const table of document.querySelectorAll("article table")) table.style.zoom = "";
+  fitTables();
 });
