@@ -53,7 +53,10 @@ async function load() {
       await client.call("part", bytes, { transfer: [bytes.buffer] });
     } catch (error) {
       await forget(part);
-      throw error;
+      if (!stored) throw error;
+      throw new Error(
+        `${part.name} was damaged in this browser's storage and is removed: reload the page.`,
+      );
     }
     find("load-progress").value = done / total;
     const here = old ? `, ${Math.round(old / 1e6)} of them out of this browser's storage` : "";
@@ -133,9 +136,10 @@ async function compare() {
   }
   const seconds = (performance.now() - start) / 1000 / cases.length;
   const same = worst <= CLOSE;
+  const verdict = same ? "the same to 0.001" : "NOT the same to 0.001";
   const text =
     `${cases.length} runs in this browser, ${seconds.toFixed(1)} s each: at most ` +
-    `${worst.toExponential(1)} nats from the book's model, so ${same ? "" : "NOT "}the same to 0.001.`;
+    `${worst.toExponential(1)} nats from the book's model, so ${verdict}.`;
   return { same, text };
 }
 
@@ -180,8 +184,8 @@ function about() {
     location.protocol === "file:"
       ? "Opened from disk, the page reads its files anew each time; a load that was broken off " +
         "starts again. Served by a server, it stores them in the browser."
-      : "The page stores the model in this browser, part by part: a load that was broken off goes " +
-        "on, and the next visit loads nothing. Clear the site's data to remove it.";
+      : "The page stores the model in this browser, part by part: a load that was broken off " +
+        "goes on, and the next visit loads nothing. Clear the site's data to remove it.";
 }
 
 async function main() {
