@@ -30,7 +30,7 @@ async function open(name) {
   ort.env.logLevel = "error";
   const sessions = {};
   for (const graph of GRAPHS) {
-    const options = { executionProviders: [name] };
+    const options = { executionProviders: [name], logSeverityLevel: 3 };
     sessions[graph] = await ort.InferenceSession.create(await store.file(graph), options);
   }
   return new Model(ort, sessions, store, manifest.shape);
