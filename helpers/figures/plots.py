@@ -7,6 +7,7 @@ page. A label is the quantity with its unit.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -18,6 +19,7 @@ from torch import Tensor
 
 # Told apart with every common kind of colour blindness; kept for the two answers in all chapters.
 CORRECT, WRONG, OTHER = "#0072B2", "#D55E00", "#7f7f7f"
+MARKERS = "os^Dv"  # by shape as well as by colour
 
 
 def use_style() -> None:
@@ -115,8 +117,9 @@ def beta_curves(
     """
     ax = ax or plt.subplots(figsize=(5, 3.2))[1]
     drawn = {name: as_array(values) for name, values in curves.items()}
-    for name, values in drawn.items():
-        ax.plot(betas, values, label=name, color=(colors or {}).get(name), marker=".", markersize=4)
+    for (name, values), marker in zip(drawn.items(), cycle(MARKERS)):
+        look = {"color": (colors or {}).get(name), "marker": marker, "markersize": 4}
+        ax.plot(betas, values, label=name, **look)
     if crossing is not None:
         first, second = (drawn[name] for name in crossing)
         gap = first - second
@@ -214,9 +217,9 @@ def two_readings(
     """
     a, b = as_array(a), as_array(b)
     ax = ax or plt.subplots(figsize=(6, 3.4))[1]
-    for (label, prompts), color in zip(groups.items(), (CORRECT, WRONG)):
-        rows = as_array(prompts)
-        ax.scatter(a[rows], b[rows], s=6, color=color, alpha=0.5, label=label)
+    for (label, prompts), color, marker in zip(groups.items(), (CORRECT, WRONG), MARKERS):
+        rows, look = as_array(prompts), {"color": color, "marker": marker, "alpha": 0.5}
+        ax.scatter(a[rows], b[rows], s=8, label=label, **look)
     ends = np.array([a.min(), a.max()])
     for number, (label, (slope, intercept)) in enumerate(lines.items()):
         style = {"color": OTHER, "linestyle": "--"} if number else {"color": "black"}

@@ -20,6 +20,7 @@ from tests.site.browsing import ROOT
 
 # One worker runs them all: each test goes on where the one before it left the page.
 pytestmark = [pytest.mark.site, pytest.mark.xdist_group("benches")]
+FRANCE = "The capital of France is Rome. Q: What is the capital of France? A:"
 PATIENCE = 120_000  # milliseconds, for a kernel that loads a model on a busy machine
 
 
@@ -97,14 +98,22 @@ def test_an_empty_prompt_and_an_answer_of_two_tokens_are_refused_without_a_trace
     assert not page.locator(".jp-OutputArea-output[data-mime-type*=error]").count()
 
 
+def test_an_example_fills_in_the_prompt_and_the_answers(page: Page) -> None:
+    page.get_by_label("Example", exact=True).first.select_option("Who got the book?")
+    expect(page.get_by_label("Answer at β = 1", exact=True)).to_have_value("Ben")
+    expect(page.get_by_label("Prompt", exact=True).first).to_have_value(re.compile("Ben met with"))
+
+
 def test_fitting_shows_a_map_and_the_answers_at_any_strength(page: Page) -> None:
-    put(page, "Prompt", "The capital of France is Rome. Q: What is the capital of France? A:")
+    put(page, "Prompt", FRANCE)
     put(page, "Answer at β = 1", "Paris")
     put(page, "Answer at β = −1", "Rome")
     put(page, "Epochs", "4")
     press(page, "Fit")
     assert re.search(r"E0 = -?\d", says(page, "Fitted").text_content())
     expect(page.get_by_role("img", name="What was learned")).to_be_visible()
+    for strength in ("β = −1", "β = 0", "β = +1"):  # side by side
+        expect(page.locator("th", has_text=re.compile(f"^{re.escape(strength)}$"))).to_be_visible()
     expect(says(page, "Paris:")).to_contain_text("β = +0.0")
     page.get_by_role("slider").first.focus()
     for _ in range(10):
@@ -112,6 +121,12 @@ def test_fitting_shows_a_map_and_the_answers_at_any_strength(page: Page) -> None
     says(page, "β = +1.0. Paris:")
     press(page, "Write on")
     says(page, "β = 0: …")
+    # What is refused clears what was shown.
+    put(page, "Prompt", " ")
+    press(page, "Fit")
+    says(page, "the prompt is empty", "alert")
+    expect(page.get_by_role("img", name="What was learned")).to_have_count(0)
+    put(page, "Prompt", FRANCE)
 
 
 def test_an_interrupt_of_the_kernel_ends_a_fit_and_clears_the_last_one(page: Page) -> None:
