@@ -7,7 +7,6 @@ page. A label is the quantity with its unit.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import cycle
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -117,9 +116,9 @@ def beta_curves(
     """
     ax = ax or plt.subplots(figsize=(5, 3.2))[1]
     drawn = {name: as_array(values) for name, values in curves.items()}
-    for (name, values), marker in zip(drawn.items(), cycle(MARKERS)):
-        look = {"color": (colors or {}).get(name), "marker": marker, "markersize": 4}
-        ax.plot(betas, values, label=name, **look)
+    for (name, values), marker in zip(drawn.items(), 3 * MARKERS):
+        color = (colors or {}).get(name)
+        ax.plot(betas, values, label=name, color=color, marker=marker, markersize=4)
     if crossing is not None:
         first, second = (drawn[name] for name in crossing)
         gap = first - second
@@ -218,8 +217,8 @@ def two_readings(
     a, b = as_array(a), as_array(b)
     ax = ax or plt.subplots(figsize=(6, 3.4))[1]
     for (label, prompts), color, marker in zip(groups.items(), (CORRECT, WRONG), MARKERS):
-        rows, look = as_array(prompts), {"color": color, "marker": marker, "alpha": 0.5}
-        ax.scatter(a[rows], b[rows], s=8, label=label, **look)
+        rows = as_array(prompts)
+        ax.scatter(a[rows], b[rows], s=8, color=color, marker=marker, alpha=0.5, label=label)
     ends = np.array([a.min(), a.max()])
     for number, (label, (slope, intercept)) in enumerate(lines.items()):
         style = {"color": OTHER, "linestyle": "--"} if number else {"color": "black"}

@@ -53,7 +53,9 @@ const methods = {
       await store.json("tokenizer.json"),
       await store.json("tokenizer_config.json"),
     );
-    return { graphics: Boolean(await navigator.gpu?.requestAdapter().catch(() => null)) };
+    const adapter = await navigator.gpu?.requestAdapter().catch(() => null);
+    // One that the browser computes in software is slower than WebAssembly.
+    return { graphics: Boolean(adapter) && !(adapter.info ?? adapter).isFallbackAdapter };
   },
 
   /** Has another runtime compute from now on, of which the model is started if need be. */
