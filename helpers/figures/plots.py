@@ -116,9 +116,9 @@ def beta_curves(
     """
     ax = ax or plt.subplots(figsize=(5, 3.2))[1]
     drawn = {name: as_array(values) for name, values in curves.items()}
-    for (name, values), marker in zip(drawn.items(), 3 * MARKERS):
-        color = (colors or {}).get(name)
-        ax.plot(betas, values, label=name, color=color, marker=marker, markersize=4)
+    for (name, y), marker in zip(drawn.items(), 3 * MARKERS):
+        ax.plot(betas, y, f"{marker}-", label=name, color=(colors or {}).get(name), markersize=4)
+    # A ring where two of them cross
     if crossing is not None:
         first, second = (drawn[name] for name in crossing)
         gap = first - second

@@ -400,7 +400,8 @@ LAYER = """async ([n_pos, shapes]) => {
     const ort = await import("/ort.webgpu.bundle.min.mjs");
     Object.assign(ort.env.wasm, {numThreads: 1, wasmPaths: "/"});
     let seed = 1;
-    const draw = () => (seed = (seed * 16807) % 2147483647) / 2147483647 - 0.5;
+    // About as large as the model's weights: larger ones make attention jump by rounding.
+    const draw = () => 0.1 * ((seed = (seed * 16807) % 2147483647) / 2147483647 - 0.5);
     const made = (dims) => {
         const size = dims.reduce((a, b) => a * b);
         return new ort.Tensor("float32", Float32Array.from({length: size}, draw), dims);
@@ -443,8 +444,7 @@ def test_a_layer_by_webgpu_is_that_by_webassembly(browser, serve, tmp_path: Path
         plain, graphics = torch.tensor(page.evaluate(LAYER, [n_pos, list(shapes.items())]))
     finally:
         other.close()
-    # As a share of the largest: random weights make large sums that cancel.
-    assert (graphics - plain).abs().max() < 1e-5 * plain.abs().max()
+    assert 0 < (graphics - plain).abs().max() < 1e-5 * plain.abs().max()
 
 
 def test_the_keyboard_alone_reaches_every_control_and_a_map_by_one_stop(page: Page) -> None:
