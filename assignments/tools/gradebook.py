@@ -17,7 +17,7 @@ from assignments.tools import tables
 from assignments.tools.frame import Frame
 from assignments.tools.reading import text_of
 from assignments.tools.records import Record, Row, digest_of, slug, write
-from assignments.tools.roster import Roster
+from assignments.tools.roster import Roster, read_table
 
 MARK_COLUMNS = ["set", "student", "part", "points", "of", "comment", "answer"]
 
@@ -89,13 +89,11 @@ class Gradebook:
     def _marks(self) -> dict[tuple[str, str, str], dict]:
         """The rows of ``marks.csv``; answers that wait and have no row get one."""
         path, self.problems = self.folder / "marks.csv", []
-        old = (
-            list(csv.DictReader(text_of(path.read_bytes())[0].splitlines()))
-            if path.exists()
-            else []
-        )
-        marks = {}
-        for mark in old:
+        if not path.exists():
+            write(path, ",".join(MARK_COLUMNS) + "\r\n")
+        text, unusual = text_of(path.read_bytes())
+        table, marks = read_table(text), {}
+        for mark in table:
             values = {name: mark.get(name) or "" for name in MARK_COLUMNS}
             student = values["student"].removeprefix("'")
             marks[values["set"], student, values["part"]] = values
@@ -112,12 +110,14 @@ class Gradebook:
                 elif mark and mark["points"] and mark["answer"] not in ("", answer):
                     place = f"{name} {student} {part.id}"
                     self.problems.append(f"{place}: the answer changed after it was marked")
-        if new or not path.exists():
-            # Appended to what is there, byte by byte.
-            if not path.exists():
-                write(path, ",".join(MARK_COLUMNS) + "\r\n")
+        if new:
+            # Appended to what is there, in its form; only another encoding is changed.
+            if unusual or not text.endswith("\n"):
+                write(path, text + ("" if text.endswith("\n") else "\r\n"))
+            columns = [name for name in table.fieldnames if name]
             with path.open("a", encoding="utf-8", newline="") as file:
-                csv.DictWriter(file, MARK_COLUMNS).writerows(new)
+                form = {"delimiter": table.reader.dialect.delimiter, "extrasaction": "ignore"}
+                csv.DictWriter(file, columns, **form).writerows(new)
         return marks
 
     def write_tables(self) -> list[Row]:

@@ -19,6 +19,12 @@ def folded(name: str) -> str:
     return re.sub(r"[\W_]", "", "".join(one for one in plain if not unicodedata.combining(one)))
 
 
+def read_table(text: str) -> csv.DictReader:
+    """A table with commas or, as many spreadsheets write it, semicolons."""
+    delimiter = ";" if ";" in text.partition("\n")[0] else ","
+    return csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
+
+
 @dataclass
 class Roster:
     """The class, by id; without a roster everybody who hands in is in it.
@@ -38,9 +44,7 @@ class Roster:
         Raises:
             ValueError: a column or an id is missing, or two rows have one id or one lms_id.
         """
-        text, _ = text_of(path.read_bytes())
-        first = text.partition("\n")[0]
-        table = csv.DictReader(io.StringIO(text), delimiter=";" if ";" in first else ",")
+        table = read_table(text_of(path.read_bytes())[0])
         columns = [name.strip().lower().replace(" ", "_") for name in table.fieldnames or ()]
         if "id" not in columns:
             raise ValueError(f"{path} has no column id; it needs id, name, section, lms_id.")

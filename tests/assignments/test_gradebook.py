@@ -68,6 +68,21 @@ def test_marks_given_by_hand_are_kept_and_count(tmp_path: Path) -> None:
         assert f"{row.points:g}" in {line[column] for line in table(tmp_path / name)}
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "cp1252"])
+def test_marks_may_come_back_from_any_spreadsheet(tmp_path: Path, encoding: str) -> None:
+    """With semicolons, another encoding, a comment of two lines, and no line end at the end."""
+    book(tmp_path, record("1")).write_tables()
+    path = tmp_path / "marks.csv"
+    text = path.read_text(encoding="utf-8").replace(",", ";").strip()
+    text = text.replace("written6;;5;", 'written6;3,5;5;"für\ndich; ja"')
+    path.write_bytes(text.encode(encoding))
+    rows = {row.record.student: row for row in book(tmp_path, record("zoë")).write_tables()}
+    assert rows["1"].parts["written6"] == 3.5 and rows["1"].to_mark == 2
+    assert rows["1"].comments["written6"] == "für\ndich; ja"
+    again = path.read_bytes()
+    assert book(tmp_path).write_tables()[1].to_mark == 3 and path.read_bytes() == again
+
+
 @pytest.mark.parametrize("mark", ["six", "-1", "5.5"])
 def test_a_mark_that_cannot_be_is_named_and_does_not_count(tmp_path: Path, mark: str) -> None:
     book(tmp_path, record("1")).write_tables()
