@@ -98,6 +98,7 @@ def _work(channel: socket.socket, policy: dict, apart: bool) -> None:
         walls.drop_privileges(policy["slot"])
         if not apart:
             walls.landlock(policy["readable"], [policy["scratch"]])
+        walls.narrow()
     except OSError as error:
         wire.send(channel, json.dumps({"id": "start", "error": ["OSError", str(error)]}).encode())
         return

@@ -80,7 +80,7 @@ REACH = {
     "argv": "import sys\nassert not any('assign' in a or 'polic' in a for a in sys.orig_argv)",
     "environment": "import os\nassert 'assign' not in str(os.environ)",
     "network": "import socket\nfor kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):\n"
-    "    s = socket.socket(socket.AF_INET, kind)\n    try:\n"
+    "    try:\n        s = socket.socket(socket.AF_INET, kind)\n"
     "        s.connect(('127.0.0.1', 53))\n        s.send(b'x')\n"
     "        raise AssertionError('sent')\n    except OSError: pass",
     "source": "import os\nassert not os.path.exists(SOURCE)\nassert not os.path.exists(OUT)",
@@ -89,6 +89,8 @@ REACH = {
     "    found += [n for n in names if n in ('toy.ipynb', 'grades.csv', 'toy.json')]\n"
     "assert not found, found",
     "native": "import ctypes\nassert ctypes.CDLL(None).open(SOURCE.encode(), 0) == -1",
+    "namespaces": "import ctypes\ncalls = ctypes.CDLL(None)\n"
+    "assert calls.unshare(0x10000000) == calls.ptrace(0, 0, 0, 0) == -1",
     "processes": "import os\nseen = [n for n in os.listdir('/proc') if n.isdigit()]\n"
     "assert len(seen) < 4, seen",
     "writes": "import os\nfor place in ('/usr/x', '/etc/x', '/x'):\n    try: open(place, 'w')\n"
