@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup model book chapter picture test test-quick lint format bench gpu gpu-kit \
+.PHONY: help setup model book chapter picture test test-quick lint format bench ruler gpu gpu-kit \
   assignments solutions grade lab serve live seeds clean
 
 # Variables given on the command line are taken as typed: make expands nothing in them, and recipes
@@ -34,8 +34,11 @@ export PORT ?= 8000
 export SUBMISSIONS ?=
 # File that `make bench` writes its table to.
 export BENCH_OUT ?= _build/bench/bench.csv
+# File that `make ruler` writes its table to.
+export RULER_OUT ?= _build/ruler/ruler.csv
 # Further options of the programs behind the targets.
 export BENCH_FLAGS ?=
+export RULER_FLAGS ?=
 export GPU_FLAGS ?=
 export GRADE_FLAGS ?=
 export LAB_FLAGS ?=
@@ -71,6 +74,7 @@ help: ## List the targets and variables (the default)
 	@echo "  TEST_JOBS=auto   parallel test processes; NOTEBOOK_TIMEOUT=900: seconds for a cell"
 	@echo "  SUBMISSIONS      the folder to grade; GRADE_FLAGS"
 	@echo "  BENCH_OUT        where make bench writes its table; BENCH_FLAGS"
+	@echo "  RULER_OUT        where make ruler writes its table; RULER_FLAGS"
 	@echo "  GPU_FLAGS        options of make gpu; HAVE, PART_MB: of make gpu-kit"
 	@echo "  PORT=8000        of make serve; LAB_FLAGS: options of JupyterLab"
 
@@ -139,6 +143,10 @@ format: setup ## Fix style where ruff can
 
 bench: model ## Time the helpers beside plain ways of doing the same, and record the table
 	@$(WITH) BENCH_FLAGS -m benchmarks.bench --out "$$BENCH_OUT"
+
+ruler: model ## Measure all methods of the chapter One ruler; resumes
+	@$(WITH) RULER_FLAGS -m helpers.ruler.table --out "$$RULER_OUT" \
+	  --recorded book/results/ruler-smollm2.csv
 
 gpu: model ## On one GPU: tests, the Pareto grid, a large model, a chapter
 	@$(WITH) GPU_FLAGS -m benchmarks.gpu

@@ -1,0 +1,1 @@
+"""One ruler: interventions of both papers, and of those who came after, measured alike."""

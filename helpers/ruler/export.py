@@ -1,0 +1,142 @@
+"""Fitted edits as files of tensors, which plain PyTorch puts on a plain model.
+
+:func:`attach` and :func:`change` need torch alone: copy them, and a model of ``transformers`` is
+steered without this package.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from jaxtyping import Float
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+from transformer_lens.model_bridge import TransformerBridge
+
+from helpers.activation_scaling.interventions import ActivScalar, Intervention, SteerVec
+from helpers.ruler.edits import GatedVec, HeadGates, LastDynScalar, LoReFT, ToldVec
+
+
+def change(x: Tensor, t: dict[str, Tensor], beta: float) -> Tensor:
+    """What an edit adds to activations x, [batch d]; which kind it is, the names in t say."""
+    unit = x / x.norm(dim=-1, keepdim=True)
+    if "scale" in t:
+        return beta * t["scale"] * x
+    if "dynamic" in t:
+        return beta * (unit @ t["dynamic"])[:, None] * x
+    if "read" in t:
+        return beta * (x @ t["read"] + t["bias"])[:, None] * t["write"]
+    if "gate" in t:
+        return beta * (unit @ t["gate"] + t["bias"]).sigmoid()[:, None] * t["add"]
+    return -abs(beta) * t["closed"][int(beta < 0)] * x if "closed" in t else beta * t["add"]
+
+
+def attach(model: nn.Module, tensors: dict[str, Tensor], beta: float) -> list:
+    """Put an exported edit on a plain model, at the last token of its input.
+
+    Args:
+        model: of ``transformers``, in the precision of the tensors.
+        tensors: from ``safetensors.torch.load_file``.
+        beta: 1 steers towards the correct answer, −1 towards the wrong one.
+
+    Returns:
+        Handles; ``handle.remove()`` takes the edit off.
+    """
+
+    def steer(module, given, out=None, *, t):
+        whole = given if out is None else out
+        h = (whole[0] if isinstance(whole, tuple) else whole).clone()
+        h[:, -1] += change(h[:, -1], t, beta)
+        return (h, *whole[1:]) if isinstance(whole, tuple) else h
+
+    handles = []
+    for name in {key.partition("/")[0] for key in tensors}:
+        t = {key.partition("/")[2]: tensors[key] for key in tensors if key.startswith(name + "/")}
+        module, hook = model.get_submodule(name), partial(steer, t=t)
+        before = "closed" in t  # gates act on what a module reads
+        put = module.register_forward_pre_hook if before else module.register_forward_hook
+        handles.append(put(hook))
+    return handles
+
+
+def export(
+    model: TransformerBridge, made: Intervention, path: str | Path | None = None
+) -> dict[str, Float[Tensor, ...]]:
+    """The tensors of an edit at the last token, by module and kind; written to a file if named.
+
+    Args:
+        made: from ``Edit.on(prompts)``.
+        path: of the safetensors file.
+
+    Raises:
+        TypeError: an edit of a class that has no such form.
+        ValueError: one at other positions than the last, or whose vectors differ from prompt to
+            prompt.
+    """
+    if made.points.n_pos is None or made.points.positions != (made.points.n_pos - 1,):
+        raise ValueError("only edits at the last token, and nowhere else, can be exported.")
+    tensors = {}
+    for site in made.points.sites:
+        for row, layer in enumerate(made.points.layers):
+            name = _module(model, site, layer)
+            for kind, tensor in _parts(made, made.theta[site][row].detach(), site).items():
+                tensors[f"{name}/{kind}"] = tensor.clone().contiguous()
+    if path is not None:
+        save_file(tensors, path)
+    return tensors
+
+
+def as_steering_vector(made: Intervention) -> dict[str, object]:
+    """Arguments of ``steering_vectors.SteeringVector``, whose layers are those after a block.
+
+    That library adds the vector at every token from ``min_token_index`` on; give −1 to its
+    ``apply`` for the last one.
+
+    Raises:
+        ValueError: an edit that is no vector added to the stream.
+    """
+    if not isinstance(made, SteerVec) or made.points.sites != ("resid_post",):
+        raise ValueError(f"{type(made).__name__} is no vector added to the residual stream.")
+    rows = made.theta["resid_post"].detach()
+    layers = {layer: rows[row, 0].clone() for row, layer in enumerate(made.points.layers)}
+    return {"layer_activations": layers, "layer_type": "decoder_block"}
+
+
+def _parts(made: Intervention, theta: Tensor, site: str) -> dict[str, Tensor]:
+    """Tensors of one site and layer, by kind."""
+    width = made.points.width(site)
+    if isinstance(made, ActivScalar):
+        return {"scale": theta[0]}
+    if isinstance(made, SteerVec):
+        return {"add": theta[0]}
+    if isinstance(made, LastDynScalar):
+        return {"dynamic": theta}
+    if isinstance(made, LoReFT):
+        r, w, b = theta.split([width, width, 1])
+        return {"write": normalize(r, dim=-1), "read": w, "bias": b}
+    if isinstance(made, GatedVec):
+        v, g, c = theta.split([width, width, 1])
+        return {"add": v, "gate": g, "bias": c}
+    if isinstance(made, HeadGates):
+        closed = 1 - (4 + theta).sigmoid()  # [head 2]
+        return {"closed": closed.T.repeat_interleave(width, dim=1)}
+    if type(made) is ToldVec:
+        vectors = theta.view(made.n_prompts, width)
+        if (vectors != vectors[0]).any():
+            raise ValueError("this edit has another vector for each pair of answers: export one.")
+        return {"add": vectors[0]}
+    raise TypeError(f"{type(made).__name__} cannot be written as tensors for plain hooks.")
+
+
+def _module(model: TransformerBridge, site: str, layer: int) -> str:
+    """The plain model's name of the module whose output, or for z whose input, the site is."""
+    block = model.blocks[layer]
+    found = {"mlp_out": block.mlp, "resid_post": block}.get(site, block.attn)
+    for name, module in model.original_model.named_modules():
+        if module is found:
+            # The bridge wraps the plain model's modules, and keeps the plain one in itself.
+            plain = name.replace("._original_component", "")
+            return f"{plain}.{block.attn.o.name}" if site == "z" else plain
+    raise ValueError(f"{model.cfg.model_name} has no module of its own for {site}.")

@@ -1,0 +1,190 @@
+"""The ruler's table: every method on every task, with every seed, at every budget of damage.
+
+``make ruler`` runs ``python -m helpers.ruler.table``, which keeps finished settings, resumes where
+it was killed, and compares its table with the recorded one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from functools import lru_cache, partial
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from transformer_lens.model_bridge import TransformerBridge
+
+from helpers.models.load import fingerprint, load_model
+from helpers.results.records import check_path, provenance, read_record, record
+from helpers.ruler import instruction, learned, vectors  # noqa: F401  register their methods
+from helpers.ruler.axes import (
+    BUDGETS,
+    MAIN,
+    Benches,
+    counted,
+    gained,
+    measured,
+    strength_for,
+)
+from helpers.ruler.edits import Edit
+from helpers.ruler.instruction import InFront
+from helpers.ruler.methods import METHODS, Method, Seen
+from helpers.ruler.tasks import TASKS, ruled
+from helpers.runs.sweep import Store, sweep
+from helpers.settings import SETTINGS
+
+SIZES = {"n_train": 8, "n_test": 24, "n_transfer": 8, "epochs": 12, "n_texts": 192}
+KEYS = ["task", "seed", "method", "budget"]
+
+
+@lru_cache(maxsize=len(TASKS))  # a method goes through all tasks of a seed
+def prepared(
+    model: TransformerBridge, task: str, seed: int, epochs: int, n_texts: int, **sizes: int
+) -> tuple[Seen, Benches]:
+    """What methods see of a task, and all its prompts, ready to run."""
+    drawn = ruled(model, task, seed=seed, **sizes)
+    return Seen(model, drawn, epochs, n_texts), Benches(model, drawn)
+
+
+def layers_of(method: Method, n_layers: int) -> list[int]:
+    """The layers in front of which a method is tried: after a third and two thirds of them."""
+    if method.layers == "each":
+        return [n_layers // 3, 2 * n_layers // 3]
+    return [n_layers]
+
+
+def chosen(seen: Seen, benches: Benches, method: Method) -> tuple[Edit, float, dict[str, float]]:
+    """The edit at the layer with the greatest E_0 on training prompts at the main budget.
+
+    Returns:
+        The edit; its strength at that budget; and what it took to make one such edit, on average
+        over the layers tried.
+    """
+    found, costs = [], []
+    for layer in layers_of(method, seen.model.cfg.n_layers):
+        with counted(seen.model) as cost:
+            edit = method.make(seen, layer)
+        costs.append(cost)
+        beta = 1.0 if isinstance(edit, InFront) else strength_for(benches.choose, edit, MAIN)
+        (both,), base = benches.train.both(edit, [beta]), benches.train.base
+        found.append((gained(both, base, seen.train)["E0"], edit, beta))
+    _, edit, beta = max(found, key=lambda one: one[0])
+    return edit, beta, pd.DataFrame(costs).mean().to_dict()
+
+
+def measure(
+    model: TransformerBridge,
+    *,
+    task: str,
+    seed: int,
+    method: str,
+    kind: type[Method],
+    **sizes: int,
+) -> dict[str, Any]:
+    """One method, of this name and class, on one task: ``rows``, one for each budget.
+
+    The strength of the main budget is searched for; those of the others are √(budget/main) times as
+    large, since damage grows with β². The budget 0 stands for β = 1, for methods that were fitted
+    for it or that have no strength.
+    """
+    seen, benches = prepared(model, task, seed, **sizes)
+    edit, main, cost = chosen(seen, benches, kind())
+    betas = {0.0: 1.0} if kind.learned or isinstance(edit, InFront) else {}
+    if not isinstance(edit, InFront):
+        betas |= {budget: main * (budget / MAIN) ** 0.5 for budget in BUDGETS}
+    made = {"layer": edit.layer, "size": edit.size, "places": edit.places, **cost}
+    made["seconds_make"] = made.pop("seconds")
+    rows = measured(benches, edit, list(betas.values()))
+    return {"rows": [{"budget": budget, **row, **made} for budget, row in zip(betas, rows)]}
+
+
+def table_of(
+    model: TransformerBridge,
+    *,
+    folder: Path,
+    tasks: Sequence[str] = TASKS,
+    methods: Sequence[str] | None = None,
+    seeds: Sequence[int] = (0, 1, 2),
+    **sizes: int,
+) -> pd.DataFrame:
+    """The table, long: a row for each task, seed, method and budget.
+
+    Args:
+        folder: where finished settings are kept.
+        sizes: see ``SIZES``.
+
+    Raises:
+        ValueError: a method that nobody registered.
+        RuntimeError: a setting failed; names it and its error.
+    """
+    names = list(METHODS) if methods is None else list(methods)
+    if unknown := [name for name in names if name not in METHODS]:
+        raise ValueError(f"unknown method {unknown[0]!r}; the ruler has {', '.join(METHODS)}.")
+    sizes = SIZES | sizes
+    context = {"weights": fingerprint(model), "device": model.W_U.device.type, **sizes}
+    store, done = Store(folder, context), []
+    # A sweep for each method, so that its results depend on its own class and on no other's.
+    for seed, name in product(seeds, names):
+        settings = [{"task": task, "seed": seed, "method": name} for task in tasks]
+        function = partial(measure, kind=METHODS[name], **sizes)
+        done += sweep(settings, function, store, model=model, retry_failed=True).to_dict("records")
+    rows = []
+    for one in done:
+        if one["error"]:
+            which = f"{one['method']} on {one['task']} with seed {one['seed']}"
+            raise RuntimeError(f"{which} failed: {one['error']}")
+        shared = {name: one[name] for name in ("task", "seed", "method")}
+        share = one["seconds"] / len(one["rows"])
+        for row in one["rows"]:
+            gaps = " ".join(f"{gap:g}" for gap in row["gaps"])
+            rows.append(shared | row | {"gaps": gaps, "seconds": share})
+    return pd.DataFrame(rows)
+
+
+def compared(table: pd.DataFrame, recorded: pd.DataFrame) -> pd.DataFrame:
+    """Largest differences of E0, F and kl between two tables, by method, in nats."""
+    both = table.merge(recorded, on=KEYS, suffixes=("", "_recorded"))
+    if both.empty:
+        raise ValueError("the two tables have no row in common.")
+    differences = {"method": both["method"]}
+    for name in ("E0", "F", "kl"):
+        differences[name] = (both[name] - both[f"{name}_recorded"]).abs()
+    return pd.DataFrame(differences).groupby("method").max()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m helpers.ruler.table",
+        description="Measure every method on every task with BOOK_MODEL. Finished settings are "
+        "kept: run it again to resume.",
+    )
+    parser.add_argument("--out", type=Path, required=True, help="where the table goes (.csv)")
+    parser.add_argument("--recorded", type=Path, help="a recorded table to compare with")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=TASKS)
+    given = parser.parse_args(arguments)
+    # Refuse a place that cannot be written before any long work.
+    try:
+        check_path(given.out)
+    except (ValueError, OSError) as error:
+        parser.error(f"--out: {error}")
+    model = load_model()
+    how: dict[str, Any] = {"tasks": list(given.tasks), "seeds": given.seeds}
+    table = table_of(model, folder=SETTINGS.cache / "sweeps", **how)
+    record(table, given.out, provenance(model, **how, **SIZES))
+    print(f"{len(table)} rows recorded in {given.out}")
+    if given.recorded is not None and given.recorded.exists():
+        print("Largest differences from the recorded table, in nats:")
+        print(compared(table, read_record(given.recorded)[0]).to_string())
+    return 0
+
+
+if __name__ == "__main__":
+    # Imported by name: results are kept under a digest that includes a function's module.
+    from helpers.ruler.table import main as run_table
+
+    sys.exit(run_table())
