@@ -2,22 +2,18 @@
 
 from itertools import product
 
-import numpy as np
 import pytest
 import torch
 
 from helpers.activation_scaling import attribution as attr
-from helpers.activation_scaling.interventions import steered_logits
-from helpers.activation_scaling.objective import Objective, logit_diff
+from helpers.activation_scaling.objective import logit_diff
 from helpers.activation_scaling.points import Points
-from helpers.activation_scaling.strength import Sweep, best_strength, sweep_strengths
 from helpers.models.direct import direct_attribution, logit_diff_vector
 from helpers.models.run import HOOKS, last_logits
 from helpers.prompts.prompts import Prompts
 from tests.conftest import rounds
 
 pytestmark = pytest.mark.unit
-FINE = np.geomspace(0.01, 100, 81)
 ALL_SITES = [("attn_out", "mlp_out"), ("resid_post",), ("z",), ("v",), ("head_out", "mlp_out")]
 
 
@@ -136,74 +132,6 @@ def test_a_map_becomes_the_alpha_of_equation_5(tiny, prompts, scalars):
     first, alpha = "blocks.0.hook_attn_out", scalars.theta["attn_out"].detach()[0]
     torch.testing.assert_close(steered[first], base[first] * (1 + 2.0 * alpha[:, None]))
     assert (steered[first] - base[first]).abs().max() > 1e-4
-
-
-def test_a_flip_is_where_the_answers_are_first_swapped_up_to_the_grid(tiny, prompts, scalars):
-    flipped = attr.as_scalars({site: -a for site, a in scalars.theta.items()}, scalars.points)
-    found = 0
-    for theta, some in [(scalars, prompts), (flipped, prompts.at([1])), (flipped, prompts)]:
-        swap, steers = sweep_strengths(tiny, some, theta, FINE).flips()
-        base = difference(tiny, some)
-        for row, beta in enumerate(swap.tolist()):
-            if beta == beta:
-                meant = 1 if base[row] < 0 else -1
-                tried = beta * torch.tensor([0.95, 1.05]).outer(torch.tensor([meant, -meant]))
-                one = some.at([row])
-                logits = steered_logits(tiny, one.tokens, theta, tried.flatten())
-                less, more = logit_diff(logits, one.correct, one.wrong).view(2, 2)
-                assert less[0] * base[row] > 0 > more[0] * base[row]
-                assert bool(more[1] * base[row] > 0) == steers[row]
-                found += 1
-    assert found, "nothing flipped: nothing was tested"
-
-
-def test_flips_of_a_straight_line_are_its_zeros_and_of_a_flat_one_there_are_none():
-    betas = torch.tensor([-3.0, -1.0, -0.5, 0.0, 0.5, 1.0, 3.0])
-    # Base, slope for β < 0, slope for β > 0; where it flips on the meant side, whether it steers.
-    table = [
-        (-1.0, 1.0, 1.25, 0.8, True),
-        (-1.0, -4.0, 1.25, 0.8, False),
-        (2.0, 4.0, 1.0, 0.5, True),
-        (2.0, 0.8, -0.5, 2.5, True),
-        (2.0, -1.0, -1.0, float("nan"), False),
-        (-2.0, 0.0, 0.0, float("nan"), False),
-    ]
-    base, below, above, swap, steers = map(torch.tensor, zip(*table))
-    diff = base + torch.where(betas[:, None] < 0, below, above) * betas[:, None]
-    found = Sweep(betas, diff, 0 * diff).flips()
-    torch.testing.assert_close(found[0], swap, equal_nan=True)
-    assert found[1].equal(steers)
-
-
-@pytest.mark.parametrize("bad", [[0.0, 1.0], [1.0, 0.5], [float("nan")], [1.0, float("inf")], []])
-def test_magnitudes_that_are_no_grid_are_refused(tiny, prompts, scalars, bad):
-    with pytest.raises(ValueError, match="positive, finite and rising"):
-        sweep_strengths(tiny, prompts, scalars, bad)
-
-
-def test_the_best_strength_is_the_best_of_those_tried(tiny, prompts, scalars):
-    objective, tried = Objective(margin=1.0, lambda_f=0.1, lambda_m=0.01), [0.1, 1.0, 10.0]
-    sweep = sweep_strengths(tiny, prompts, scalars, tried)
-    base, answers = last_logits(tiny, prompts.tokens), (prompts.correct, prompts.wrong)
-    psi = {}
-    for number, beta in enumerate(sweep.betas.tolist()):
-        both = steered_logits(tiny, prompts.tokens, scalars, [beta, -beta])
-        terms = objective.terms(beta * scalars.vec(), *both, base, *answers)
-        ours = sweep.effectiveness(objective.margin)[number], sweep.faithfulness()[number]
-        assert ours[0].mean().item() == pytest.approx(terms["E_m"].item(), abs=1e-5)
-        assert ours[1].mean().item() == pytest.approx(terms["F"].item(), abs=1e-5)
-        psi[number] = terms["psi"].item() if beta else -float("inf")
-    assert best_strength(sweep, objective, scalars.vec()) == max(psi, key=psi.get)
-    assert torch.equal(sweep.at([1]).diff[:, 0], sweep.diff[:, 1])
-
-
-def test_the_best_strength_is_not_0_and_weighs_the_size_of_what_it_multiplies():
-    betas = torch.tensor([-1.0, -0.5, 0.0, 0.5, 1.0])
-    kl = torch.tensor([1.0, 2.0, 0.0, 2.0, 1.0])[:, None]  # best at 0, then at 1
-    sweep, theta = Sweep(betas, 0 * kl, kl), torch.ones(3)
-    for lambda_m, best in ((0.0, 1.0), (10.0, 0.5)):
-        chosen = best_strength(sweep, Objective(lambda_f=1.0, lambda_m=lambda_m), theta)
-        assert abs(betas[chosen]) == best
 
 
 def test_maps_of_each_prompt_are_those_of_the_prompts_alone_and_their_mean_is_the_map(

@@ -12,7 +12,6 @@ from helpers.activation_scaling.fitting import fit
 from helpers.activation_scaling.interventions import ActivScalar, SteerVec, steered_logits
 from helpers.activation_scaling.objective import Objective, evaluate
 from helpers.activation_scaling.points import Points
-from helpers.activation_scaling.strength import sweep_strengths
 from helpers.activation_scaling.together import evaluate_many
 from helpers.prompts.prompts import Prompts
 
@@ -117,7 +116,6 @@ def test_batch_sizes(model, prompts, size):
     refused(named, partial(steered_logits, model, TOKENS, scalars, [1.0], **how))
     refused(named, partial(evaluate, model, scalars, prompts, **how))
     refused(named, partial(evaluate_many, model, [(scalars, prompts)], **how))
-    refused(named, partial(sweep_strengths, model, prompts, scalars, [1.0], **how))
     refused(named, partial(attr.activ_patch, model, prompts, scalars.points, {}, **how))
 
 

@@ -26,7 +26,6 @@ from helpers.activation_scaling.interventions import (
 )
 from helpers.activation_scaling.objective import Objective, evaluate
 from helpers.activation_scaling.points import Points
-from helpers.activation_scaling.strength import best_strength, sweep_strengths
 from helpers.activation_scaling.together import evaluate_many
 from helpers.models.direct import direct_attribution
 from helpers.models.load import fingerprint, load_model
@@ -98,14 +97,6 @@ def learned_together(model: TransformerBridge, prompts: Prompts) -> Found:
             jobs.append(FitJob(vectors, objective, mine, 1e-2, seed, 0.1))
         for result in fit_many(model, jobs, epochs=3).results:
             yield result.intervention.vec()
-
-
-def strengths(model: TransformerBridge, prompts: Prompts) -> Found:
-    scalars = drawn(model, prompts)
-    yield sweep_strengths(model, prompts, scalars, [0.1, 1.0, 10.0]).flips()[0].nan_to_num(-1.0)
-    sweep = sweep_strengths(model, prompts, scalars, [0.1, 1.0])
-    yield from (sweep.diff, sweep.kl)
-    yield torch.tensor(best_strength(sweep, OBJECTIVE, scalars.vec()))
 
 
 def padded(model: TransformerBridge, prompts: Prompts) -> Found:
@@ -201,7 +192,6 @@ FITS: dict[str, Callable[[TransformerBridge, Prompts], Found]] = {
     "dynamic scalars": partial(learned, kind=DynScalar),
     "dynamic scalars, hidden layer": partial(learned, kind=DynScalarHidden),
     "many in one batch": learned_together,
-    "strengths": strengths,
     "prompts of several lengths": padded,
 }
 REST: dict[str, Callable[[TransformerBridge, Prompts], Found]] = {

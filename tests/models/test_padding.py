@@ -16,7 +16,7 @@ import pytest
 import torch
 
 import helpers
-from helpers.activation_scaling import ascent, attribution, fitting, objective, strength, together
+from helpers.activation_scaling import ascent, attribution, fitting, objective, together
 from helpers.activation_scaling.dynamic import DynScalar
 from helpers.activation_scaling.interventions import ActivScalar, steered_logits
 from helpers.activation_scaling.points import Points
@@ -122,16 +122,6 @@ def measures(evaluation) -> torch.Tensor:
     return torch.tensor([[evaluation.E0, evaluation.F, evaluation.swapped]]).double()
 
 
-def swept(model, prompts):
-    found = strength.sweep_strengths(model, prompts, dynamic(model), [1.0, 3.0], batch_size=2)
-    return torch.cat([found.diff, found.kl]).T
-
-
-def flips(model, prompts):
-    sweep = strength.sweep_strengths(model, prompts, dynamic(model), [1.0, 4.0, 16.0])
-    return torch.stack([sweep.diff[3], sweep.flips()[0].to(sweep.diff)], 1)
-
-
 def steered(model, prompts):
     (found,) = together.steer_each(model, [(dynamic(model), prompts)])
     return found.transpose(0, 1)
@@ -170,8 +160,6 @@ WAYS = {
     ).transpose(0, 1),
     "base_logits": lambda model, p: objective.base_logits(model, p.tokens, 2),
     "base_diff": objective.base_diff,
-    "sweep_strengths": swept,
-    "sweep_strengths, flips": flips,
     "steer_each": steered,
     "logits_together": in_parts,
     "answer_ranks": ranks,
