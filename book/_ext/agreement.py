@@ -37,9 +37,11 @@ class Standing(NamedTuple):
 
     def __str__(self) -> str:
         text = f"{_count(self.seeds, 'seed')}, {_count(self.models, 'model')}"
+        if self.fresh == 0:
+            return f"{text}; not yet judged on fresh data"
         if self.fresh is not None:
             there = f"in {self.fresh_same} of {_count(self.fresh, 'run')}"
-            return f"{text}; on fresh data the same verdict {there if self.fresh else 'not asked'}"
+            return f"{text}; on fresh data the same verdict {there}"
         agreed = f"; same verdict in {self.same} of {self.runs} runs"
         return text + agreed * (self.runs > 1)
 

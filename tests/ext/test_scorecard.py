@@ -133,7 +133,7 @@ def test_where_a_rule_was_settled_late_only_fresh_data_count(monkeypatch, seen, 
     found = stands_on(rows[0].claim, others)
     assert (found.fresh_same, found.fresh) == fresh
     assert f"in {fresh[0]} of {fresh[1]} run" in str(found)
-    assert "not asked" in str(stands_on(rows[0].claim, {}))
+    assert "not yet judged on fresh data" in str(stands_on(rows[0].claim, {}))
 
 
 def test_recorded_runs_are_whole_and_have_a_verdict_for_every_result_that_they_name():
