@@ -100,7 +100,7 @@ def test_an_empty_prompt_and_an_answer_of_two_tokens_are_refused_without_a_trace
 
 def test_an_example_fills_in_the_prompt_and_the_answers(page: Page) -> None:
     page.get_by_label("Example", exact=True).first.select_option("Who got the book?")
-    expect(page.get_by_label("Answer at β = 1", exact=True)).to_have_value("Ben")
+    expect(page.get_by_label("Answer at β = 1", exact=True).first).to_have_value("Ben")
     expect(page.get_by_label("Prompt", exact=True).first).to_have_value(re.compile("Ben met with"))
 
 
