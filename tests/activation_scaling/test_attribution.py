@@ -123,6 +123,9 @@ def test_noise_leaves_the_first_token_alone_and_is_the_same_for_the_same_seed(ti
     assert torch.equal(noised, again) and not torch.allclose(noised, other)
     torch.testing.assert_close(noised[:, :1], clean[:, :1])
     assert ((noised - clean)[:, 1:].abs().amax((0, 2)) > 1e-2).all()
+    # Each prompt has noise of its own, of the seed that follows.
+    second = attr.noised_activations(tiny, prompts.at([1]), points, seed=4)["mlp_out", 1]
+    torch.testing.assert_close(noised[1:2], second, rtol=1e-5, atol=1e-6)
 
 
 def test_a_map_becomes_the_alpha_of_equation_5(tiny, prompts, scalars):

@@ -69,6 +69,7 @@ def test_tokens_start_with_one_beginning_of_sequence_token(tiny):
     tokens = tokenize(tiny, ["w1 w2", "w3 w4"])
     assert tokens.tolist() == [[0, 1, 2], [0, 3, 4]]
     assert token_strings(tiny, tokens[0]) == ["<bos>", "w1", "w2"]
+    assert tokenize(tiny, ["<bos> w1 w2"]).equal(tokens[:1])  # as a chat template writes it
 
 
 @pytest.mark.parametrize(
