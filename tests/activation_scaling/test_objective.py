@@ -10,6 +10,7 @@ import torch
 from helpers.activation_scaling.interventions import ActivScalar, SteerVec
 from helpers.activation_scaling.objective import (
     NEGLIGIBLE,
+    Evaluation,
     Objective,
     count_places,
     effectiveness,
@@ -61,6 +62,15 @@ def test_swapped_answers_are_fully_effective_and_an_untouched_model_fully_faithf
     )  # half a nat short at either sign
     assert effectiveness(minus, plus, CORRECT, WRONG) == -4
     assert faithfulness(BASE, BASE, BASE).item() == pytest.approx(0, abs=1e-15)
+
+
+def test_a_prompt_is_swapped_where_both_signs_have_the_answer_that_they_should():
+    plus, minus = torch.zeros(2, 4, 11)
+    plus[torch.arange(4), torch.where(torch.tensor([True, True, False, False]), CORRECT, WRONG)] = 2
+    minus[
+        torch.arange(4), torch.where(torch.tensor([True, False, True, False]), WRONG, CORRECT)
+    ] = 2
+    assert Evaluation.of(torch.zeros(3), plus, minus, BASE, CORRECT, WRONG).swapped == 0.25
 
 
 def test_minimality_counts_at_the_threshold_and_sums_magnitudes():

@@ -105,6 +105,16 @@ def test_leace_is_the_published_formula(data) -> None:
     torch.testing.assert_close(leace(x, group)(x), expected)
 
 
+def test_shrinkage_mixes_the_covariance_with_a_sphere_of_its_size(data) -> None:
+    x, group = data
+    d = x[group].mean(0) - x[~group].mean(0)
+    sigma = torch.cov(x.mT, correction=0)
+    mixed = 0.7 * sigma + 0.3 * sigma.trace() / D * torch.eye(D, dtype=x.dtype)
+    read = torch.linalg.solve(mixed, d)
+    torch.testing.assert_close(leace(x, group, shrinkage=0.3).read, read / (read @ d))
+    assert not torch.allclose(leace(x, group, shrinkage=0.2).read, read / (read @ d))
+
+
 def test_no_other_erasure_of_the_group_changes_less_than_leace(data) -> None:
     x, group = data
     best = leace(x, group)
