@@ -98,7 +98,8 @@ def _work(channel: socket.socket, policy: dict, apart: bool) -> None:
         walls.drop_privileges(policy["slot"])
         if not apart:
             walls.landlock(policy["readable"], [policy["scratch"]])
-        walls.narrow()
+        with contextlib.suppress(OSError):  # a second wall, which a container may not allow
+            walls.narrow()
     except OSError as error:
         wire.send(channel, json.dumps({"id": "start", "error": ["OSError", str(error)]}).encode())
         return
