@@ -30,6 +30,15 @@ def test_a_shuffled_intervention_has_the_same_numbers_of_each_site_at_other_poin
     )
 
 
+def test_sites_of_one_shape_are_permuted_differently(tiny):
+    learned = ActivScalar(Points.of(tiny, 5), dtype=torch.float64)
+    first, second = list(learned.theta.values())[:2]
+    first.data = torch.arange(first.numel(), dtype=torch.float64).view(first.shape)
+    second.data = first.data.clone()
+    control = list(shuffled(learned, seed=1).theta.values())
+    assert not control[0].equal(control[1])
+
+
 def test_vectors_shuffled_along_their_entries_stay_at_their_points(tiny):
     learned = SteerVec(Points.of(tiny, 5), dtype=torch.float64)
     learned.reset(0, std=1.0)
