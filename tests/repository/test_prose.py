@@ -184,3 +184,10 @@ def test_what_counts_as_a_crowded_sentence(text: str, found: int) -> None:
 def test_a_sentence_has_at_most_three_numbers(path: Path) -> None:
     found = [sentence for source in cells(path, "markdown") for sentence in crowded(source)]
     assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_hints_and_solutions_are_read_as_markdown(path: Path) -> None:
+    # A line that starts with the tag opens a block of HTML, in which `code` and $x$ stay as typed.
+    for source in cells(path, "markdown"):
+        assert not re.search(r"^[ \t]*<details>", source, flags=re.MULTILINE), source
