@@ -79,7 +79,7 @@ class ToldVec(AtToken):
 
 
 class SetReading(ToldVec):
-    """h̃ = h + (βt − min(1, |β|)·(h − μ)·y) w: what y reads becomes its mean plus βt.
+    """``h̃ = h + (βt − min(1, |β|)·(h − μ)·y) w``: what y reads becomes its mean plus βt.
 
     ``helpers.observable_propagation.edits.projection`` with a target. w = y/‖y‖².
 
@@ -149,7 +149,7 @@ class GatedVec(AtToken):
 
 
 class HeadGates(AtToken):
-    """z̃ = z·(1 − |β|·(1 − G)) with a gate G = s(4 + θ) in (0, 1) for each head and sign of β.
+    """``z̃ = z·(1 − |β|·(1 − G))`` with a gate G = s(4 + θ) in (0, 1) for each head and sign of β.
 
     Causal head gating (Nam et al., 2025): heads can be closed and nothing else. The gates of β > 0
     are fitted to raise the correct answer, those of β < 0 to raise the wrong one. At θ = 0 they are

@@ -27,7 +27,7 @@ INSTRUCTIONS = {
 
 @dataclass(frozen=True)
 class InFront:
-    """An edit of the tokens: a text after the beginning-of-sequence token. |β| does not matter.
+    """An edit of the tokens: a text after the first one. The size of β does not matter.
 
     Attributes: as those of :class:`helpers.ruler.edits.Edit`.
     """

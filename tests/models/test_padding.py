@@ -32,6 +32,8 @@ from helpers.prompts import prompts as prompt_sets
 from helpers.prompts.answers import answer_ranks, answer_table
 from helpers.prompts.cases import counterfactual
 from helpers.prompts.prompts import Prompts
+from helpers.ruler.instruction import InFront
+from helpers.ruler.relevance import gradient_maps
 from tests.conftest import mixed
 
 pytestmark = pytest.mark.unit
@@ -136,6 +138,11 @@ def ranks(model, prompts):
     return torch.tensor(answer_ranks(model, prompts).iloc[:, 1:].to_numpy(float))
 
 
+def in_front(model, prompts):
+    edit = InFront((torch.tensor([7, 8]), torch.tensor([9, 10])), 2, 2)
+    return edit.logits(model, prompts, None, [-1.0])[0]
+
+
 # Function, and after a comma what varies -> a row for each prompt.
 WAYS = {
     "last_logits": lambda model, p: run.last_logits(model, p.tokens),
@@ -164,6 +171,7 @@ WAYS = {
     "logits_together": in_parts,
     "answer_ranks": ranks,
     "join": lambda model, p: run.last_logits(model, prompt_sets.join([p]).tokens),
+    "InFront.logits": in_front,
 }
 # The same, but one row for all prompts: their mean.
 MEANS = {
@@ -202,6 +210,7 @@ REFUSED = {
     "activ_patch": lambda model, p: attribute(attribution.activ_patch, model, p, {}),
     "attr_patch": lambda model, p: attribute(attribution.attr_patch, model, p, {}),
     "direct_logit": partial(attribute, attribution.direct_logit),
+    "gradient_maps": lambda model, p: gradient_maps(model, p, Points.of(model, p.n_pos)),
     "Intervention.applied": scaled,
     "Prefix.run": lambda model, p: Prefix.run(model, p.tokens),
     "Run.of": lambda model, p: Run.of(model, p.tokens),
@@ -216,7 +225,8 @@ OTHERS = {
     "Runs.of", "Prefix.last_logits", "last_logits_after", "Intervention.check_tokens",
     "check_tokens", "ends", "at_ends", "is_padded", "resolve_position", "tokenize",
     "largest_batch", "rows_of", "step", "continuation", "show_map", "steering.steer",
-    "side_by_side", "token_vectors", "unembed", "resumed_logits", "shared_start",
+    "side_by_side", "token_vectors", "unembed", "resumed_logits", "shared_start", "Edit.logits",
+    "gained", "told", "Seen.observables",
 }  # fmt: skip
 
 
