@@ -74,8 +74,8 @@ def as_token(word: str) -> str:
 
 
 def top_tokens(model: TransformerBridge, logits: Float[Tensor, " d_vocab"]) -> pd.DataFrame:
-    """The eight likeliest next tokens."""
+    """The eight likeliest next tokens; a line break is shown as ↵."""
     probabilities, tokens = logits.softmax(-1).topk(8)
     shares = [f"{value:.1%}" for value in probabilities.tolist()]
-    texts = [repr(text) for text in token_strings(model, tokens)]
+    texts = [repr(text).replace("\\n", "↵") for text in token_strings(model, tokens)]
     return pd.DataFrame({"next token": texts, "probability": shares}, index=range(1, 9))
