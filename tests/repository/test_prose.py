@@ -191,3 +191,9 @@ def test_hints_and_solutions_are_read_as_markdown(path: Path) -> None:
     # A line that starts with the tag opens a block of HTML, in which `code` and $x$ stay as typed.
     for source in cells(path, "markdown"):
         assert not re.search(r"^[ \t]*<details>", source, flags=re.MULTILINE), source
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_no_heading_stands_twice(path: Path) -> None:
+    headings = re.findall(r"^#+ .*", "\n".join(cells(path, "markdown")), flags=re.MULTILINE)
+    assert len(headings) > 3 and len(set(headings)) == len(headings)
