@@ -17,6 +17,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from helpers.models.checks import whole
 from helpers.models.tokens import encode, encode_prompt
+from helpers.prompts.cases import PRONOUN_TEMPLATE
 from helpers.prompts.people import OCCUPATION, two_halves
 from helpers.prompts.prompts import Prompts
 from helpers.prompts.tasks import TEMPLATES, make_task
@@ -24,12 +25,7 @@ from helpers.prompts.words import capitals
 
 # With one pair of answers for all prompts: the template, another one, and the two answers.
 FIXED = {
-    "pronoun": (
-        "Everyone in the office likes {name} because",
-        "Last week {name} left early because",
-        " she",
-        " he",
-    ),
+    "pronoun": (PRONOUN_TEMPLATE, "Last week {name} left early because", " she", " he"),
     "occupation": (OCCUPATION, "My neighbor {name} works as a", " nurse", " programmer"),
 }
 # With a pair of answers for each prompt: the name in helpers.prompts.tasks, and another template.
