@@ -21,6 +21,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import nbformat
 import pytest
 
 from tests.repository.tree import CHAPTERS, cells
@@ -95,6 +96,15 @@ def typed_verdicts(text: str) -> list[str]:
 )
 def test_what_counts_as_typed(text: str, found: list[str]) -> None:
     assert typed_results(text) == found
+
+
+def test_no_result_is_typed_into_a_caption() -> None:
+    captions = []
+    for path in CHAPTERS:
+        for cell in nbformat.read(path, as_version=4).cells:
+            captions.append(cell.metadata.get("mystnb", {}).get("figure", {}).get("caption", ""))
+    typed = {caption: found for caption in captions if (found := typed_results(caption))}
+    assert sum(map(bool, captions)) > len(CHAPTERS) and not typed
 
 
 @pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
