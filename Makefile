@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .PHONY: help setup model book chapter picture test test-quick lint format bench ruler gpu gpu-kit \
-  assignments solutions grade lab serve live seeds clean
+  assignments solutions grade lab serve live seeds fits clean
 
 # Variables given on the command line are taken as typed: make expands nothing in them, and recipes
 # read them from the environment ("$$PORT"), so that neither does the shell.
@@ -66,6 +66,7 @@ help: ## List the targets and variables (the default)
 	@echo
 	@echo "Variables, on the command line or in the environment:"
 	@echo "  BOOK_MODEL BOOK_DEVICE BOOK_PROFILE BOOK_SEED BOOK_CACHE BOOK_PROGRESS BOOK_SCHEDULER"
+	@echo "  BOOK_FITS        whether recorded fits are read, for the chapters that have them"
 	@echo "  BOOK_JOBS        what runs, and where: see book/models.md"
 	@echo "  PYTHON=python3   the Python that creates .venv;  PY=python: use this environment instead"
 	@echo "  CHAPTER          the chapter of make chapter, for example pareto"
@@ -119,6 +120,11 @@ chapter: model ## Execute and build one chapter: make chapter CHAPTER=pareto
 
 seeds: model ## Record the chapters' claims with other seeds, for the scorecard
 	@for seed in $$SEEDS; do BOOK_SEED=$$seed $(WITH) CHAPTERS -m book._ext.recorded; done
+
+fits: model ## Record the fits of chapters again: make fits CHAPTERS="one-prompt attribution"
+	@for chapter in $$CHAPTERS; do rm -f "book/results/fits-$$chapter.safetensors"; \
+	  BOOK_FITS=record $(PY) -m nbconvert --to notebook --execute --stdout --log-level WARN \
+	    "book/activation-scaling/$$chapter.ipynb" >/dev/null; done
 
 picture: book ## Update the README's picture from the executed chapter
 	@$(PY) -m book._ext.readme_picture

@@ -29,6 +29,7 @@ ALLOWED = {
     "profile": ("|".join(PROFILES), f"one of {', '.join(PROFILES)}"),
     "device": (r"auto|cpu|mps|cuda(:\d+)?", "auto, cpu, mps, cuda or cuda:N"),
     "progress": ("auto|off", "auto or off"),
+    "fits": ("recorded|anew|record", "recorded, anew or record"),
     "seed": ("[0-9]{1,9}", "a whole number of at most nine digits"),
     "jobs": ("[0-9]{1,3}", "a whole number of at most three digits"),
     "scheduler": (
@@ -54,6 +55,8 @@ class Settings:
         scheduler: the Dask scheduler whose workers run sweeps and searches; ``local:N`` starts N
             workers on this machine. Empty: everything in one process.
         jobs: chapters that ``make book`` executes at a time; 0 is one a core, and one on a GPU.
+        fits: ``recorded`` reads the fits that are recorded, ``anew`` makes all of them,
+            ``record`` makes and records them.
 
     Raises:
         ValueError: a value that is not allowed.
@@ -67,6 +70,7 @@ class Settings:
     progress: str = "auto"
     scheduler: str = ""
     jobs: int = 0
+    fits: str = "recorded"
 
     def __post_init__(self) -> None:
         for name, (pattern, words) in ALLOWED.items():

@@ -73,7 +73,7 @@ def key_of(notebook: Path, root: Path = ROOT, known: dict | None = None) -> str:
         root: the repository.
         known: what ``helpers.runs.code.files_of`` keeps from one call to the next.
     """
-    facts = [SETTINGS.model, device_name(), SETTINGS.profile, str(SETTINGS.seed)]
+    facts = [SETTINGS.model, device_name(), SETTINGS.profile, str(SETTINGS.seed), SETTINGS.fits]
     facts += [PACKED[SETTINGS.model].sha256] if SETTINGS.model in PACKED else []
     files = files_of(sources_of(notebook), root, known)
     facts += [sys.version, files_digest({*files, root / "constraints.txt"}, root)]

@@ -1,0 +1,214 @@
+"""Fits that an earlier run of a chapter recorded: read, and a sample of them made again.
+
+Fits take most of the time of some chapters. The parameters of those on the embedded model that have
+few are a file beside the recorded tables. A fit is read only where the model's weights, the prompts
+and every setting are the same; some of those read are always made again, and where one does not
+come out as recorded, none is used. ``BOOK_FITS=anew`` makes all of them, ``BOOK_FITS=record``
+records them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
+
+from helpers.activation_scaling.ascent import Fit, FitJob, Result
+from helpers.activation_scaling.fitting import fit_many
+from helpers.models.checks import whole
+from helpers.models.load import fingerprint
+from helpers.results.records import provenance
+from helpers.settings import SETTINGS
+
+# A fit that is made again has to have at least this cosine with the recorded one, and a last Ψ no
+# further away than this (nats): another processor rounds otherwise, and Adam carries that on.
+COSINE, PSI = 0.99, 0.05
+# Interventions with more parameters than this are not recorded: the file would be large.
+MOST_PARAMETERS = 50_000
+TERMS = ("epoch", "E_m", "F", "M_1", "psi")
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """The content of a record.
+
+    Attributes:
+        theta: by key of a job and site, the parameters.
+        histories: by key of a job, the terms of Ψ before each step, [step term].
+        jobs: by key, what was fitted: the facts that the key is a digest of.
+        origin: provenance.
+    """
+
+    theta: dict[str, dict[str, Tensor]]
+    histories: dict[str, Tensor]
+    jobs: dict[str, dict[str, Any]]
+    origin: dict[str, Any]
+
+
+def facts_of(job: FitJob, weights: str, **how: Any) -> dict[str, Any]:
+    """All that the result of a fit depends on, as JSON values."""
+    prompts = job.prompts
+    return {
+        "weights": weights,
+        "intervention": type(job.intervention).__name__,
+        "points": asdict(job.intervention.points),
+        "objective": asdict(job.objective),
+        "learning_rate": job.learning_rate,
+        "seed": job.seed,
+        "initial_std": job.initial_std,
+        "texts": prompts.texts,
+        "tokens": prompts.tokens.tolist(),
+        "correct": prompts.correct.tolist(),
+        "wrong": prompts.wrong.tolist(),
+        **how,
+    }
+
+
+def key_of(facts: dict[str, Any]) -> str:
+    """A digest of :func:`facts_of`."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def fit_or_read(
+    model: TransformerBridge,
+    jobs: Sequence[FitJob],
+    path: str | Path,
+    *,
+    n_again: int = 4,
+    epochs: int = 25,
+    batch_size: int | None = None,
+) -> list[Result]:
+    """The results of ``fitting.fit_many``, those that were recorded read from a file.
+
+    Args:
+        model, jobs, epochs, batch_size: as for ``fit_many``.
+        path: the record; where there is none, all jobs are fitted. ``BOOK_FITS=record`` adds the
+            jobs to it.
+        n_again: how many of the recorded fits are made again, spread over the jobs.
+
+    Raises:
+        as ``fit_many``, and ValueError: the file is no record of fits.
+    """
+    path, how = Path(path), {"epochs": epochs, "batch_size": batch_size}
+    whole("n_again", n_again)
+    if SETTINGS.fits == "record":
+        results = fit_many(model, jobs, **how).results
+        write(model, path, jobs, results, **how)
+        return results
+    record = read(path) if SETTINGS.fits == "recorded" and path.exists() else None
+    weights = fingerprint(model)
+    keys = [key_of(facts_of(job, weights, **how)) for job in jobs]
+    known = [number for number, key in enumerate(keys) if record and key in record.theta]
+    if not known:
+        return fit_many(model, jobs, **how).results
+    # Make again a sample of what is known, with all that is not.
+    again = known[:: max(1, len(known) // n_again)][:n_again]
+    anew = sorted(again + [number for number in range(len(jobs)) if number not in set(known)])
+    results = dict(zip(anew, fit_many(model, [jobs[number] for number in anew], **how).results))
+    apart = [_apart(results[number], record, keys[number]) for number in again]
+    rest = [number for number in known if number not in results]
+    if min(cosine for cosine, _ in apart) < COSINE or max(psi for _, psi in apart) > PSI:
+        print(f"{path.name} does not come out again here, so all {len(jobs)} fits are made anew.")
+        results |= zip(rest, fit_many(model, [jobs[number] for number in rest], **how).results)
+    else:
+        results |= {number: _read_fit(jobs[number], record, keys[number]) for number in rest}
+        print(
+            f"{len(rest)} of {len(jobs)} fits were read from {path.name}, recorded "
+            f"{record.origin['date']}; {len(again)} of its fits were made again: smallest cosine "
+            f"{min(cosine for cosine, _ in apart):.4f}."
+        )
+    return [results[number] for number in range(len(jobs))]
+
+
+def _apart(result: Result, record: Recorded, key: str) -> tuple[float, float]:
+    """Cosine of a fit's parameters with the recorded ones, and the distance of their last Ψ."""
+    if not isinstance(result, Fit):
+        return -1.0, float("inf")
+    theta = result.intervention.theta
+    ours = torch.cat([theta[site].detach().cpu().float().flatten() for site in theta])
+    theirs = torch.cat([record.theta[key][site].flatten() for site in theta])
+    cosine = torch.cosine_similarity(ours.double(), theirs.double(), dim=0).item()
+    last = record.histories[key][-1, TERMS.index("psi")].item()
+    return cosine, abs(result.history[-1]["psi"] - last)
+
+
+@torch.no_grad()
+def _read_fit(job: FitJob, record: Recorded, key: str) -> Fit:
+    """A recorded fit, as if the job had been run: its intervention has the learned θ."""
+    job.intervention.to(job.prompts.tokens.device)
+    for site, theta in job.intervention.theta.items():
+        theta.copy_(record.theta[key][site])
+    history = []
+    for step in record.histories[key].tolist():
+        history.append(dict(zip(TERMS, step)) | {"epoch": int(step[0])})
+    return Fit(job.intervention, job.objective, history)
+
+
+def write(
+    model: TransformerBridge,
+    path: Path,
+    jobs: Sequence[FitJob],
+    results: Sequence[Result],
+    **how: Any,
+) -> None:
+    """Add fits to a record, or begin one. The new file takes the old one's place at once.
+
+    Raises:
+        FloatingPointError: a fit failed; nothing is written.
+    """
+    before = read(path) if path.exists() else Recorded({}, {}, {}, {})
+    tensors, weights = {}, fingerprint(model)
+    for key, theta in before.theta.items():
+        tensors |= {f"{key}/{site}": value for site, value in theta.items()}
+        tensors[f"{key}/history"] = before.histories[key]
+    described = dict(before.jobs)
+    for job, result in zip(jobs, results):
+        if not isinstance(result, Fit):
+            raise result
+        if job.intervention.n_parameters() > MOST_PARAMETERS:
+            continue
+        facts = facts_of(job, weights, **how)
+        key = key_of(facts)
+        described[key] = facts
+        for site, theta in result.intervention.theta.items():
+            tensors[f"{key}/{site}"] = theta.detach().cpu().float().contiguous()
+        steps = [[step[term] for term in TERMS] for step in result.history]
+        tensors[f"{key}/history"] = torch.tensor(steps, dtype=torch.float64)
+    metadata = {"jobs": json.dumps(described), "origin": json.dumps(provenance(model))}
+    part = path.with_name(path.name + ".part")
+    save_file(tensors, part, metadata)
+    part.replace(path)
+
+
+def read(path: Path) -> Recorded:
+    """A record of fits.
+
+    Raises:
+        ValueError: the file is none.
+    """
+    theta, histories = {}, {}
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata()
+            jobs, origin = json.loads(metadata["jobs"]), json.loads(metadata["origin"])
+            for name in file.keys():
+                key, last = name.split("/")
+                value = file.get_tensor(name)
+                if last == "history":
+                    histories[key] = value
+                else:
+                    theta.setdefault(key, {})[last] = value
+    except Exception as error:  # safetensors has a class of its own for every fault
+        raise ValueError(
+            f"{path} is no record of fits ({error}); restore it, or delete it to fit anew."
+        ) from error
+    return Recorded(theta, histories, jobs, origin)

@@ -1,0 +1,199 @@
+"""Recorded fits: read where everything is the same, made anew where anything is not."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from helpers.activation_scaling import recorded
+from helpers.activation_scaling.ascent import FitJob
+from helpers.activation_scaling.dynamic import DynScalar
+from helpers.activation_scaling.fitting import fit_many
+from helpers.activation_scaling.interventions import ActivScalar, SteerVec
+from helpers.activation_scaling.objective import Objective
+from helpers.activation_scaling.points import Points
+from helpers.activation_scaling.recorded import Recorded, facts_of, fit_or_read, key_of, read
+from helpers.prompts.prompts import Prompts
+from helpers.settings import SETTINGS
+
+RECORDS = sorted((Path(__file__).parents[2] / "book" / "results").glob("fits-*.safetensors"))
+ONE = pytest.mark.parametrize("tiny", ["gpt2"], indirect=True)  # what is kept is of any model
+KINDS = {"ActivScalar": ActivScalar, "DynScalar": DynScalar}
+HOW = {"epochs": 3, "batch_size": None}
+
+
+def job(model, i=0, kind=ActivScalar, *, word="w3", objective=Objective(margin=2.0), **how):  # noqa: B008
+    prompts = Prompts.of(model, [f"w1 w2 {word}"], [f"w{10 + i}"], ["w20"])
+    points = Points.of(model, None if kind is DynScalar else prompts.n_pos)
+    how = {"learning_rate": 1e-2, "seed": i, "initial_std": 0.1} | how
+    return FitJob(kind(points), objective, prompts, **how)
+
+
+def setting(monkeypatch, value: str) -> None:
+    monkeypatch.setattr(recorded, "SETTINGS", replace(SETTINGS, fits=value))
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """How many jobs each call of fit_many got."""
+    calls = []
+
+    def counting(model, jobs, **how):
+        calls.append(len(jobs))
+        return fit_many(model, jobs, **how)
+
+    monkeypatch.setattr(recorded, "fit_many", counting)
+    return calls
+
+
+@pytest.fixture
+def path(tiny, tmp_path, monkeypatch) -> Path:
+    """A record of five fits of scalars and one of dynamic scalars."""
+    path = tmp_path / "fits.safetensors"
+    setting(monkeypatch, "record")
+    jobs = [*(job(tiny, i) for i in range(3)), job(tiny, 3, word="w4"), job(tiny, 4)]
+    fit_or_read(tiny, jobs, path, epochs=3)
+    fit_or_read(tiny, [job(tiny, kind=DynScalar)], path, epochs=3)
+    setting(monkeypatch, "recorded")
+    return path
+
+
+@ONE
+def test_what_is_read_is_what_a_fit_gives(tiny, path, counted, capsys) -> None:
+    jobs = [job(tiny, i) for i in range(3)]
+    fits = fit_or_read(tiny, jobs, path, epochs=3, n_again=1)
+    assert counted == [1] and "2 of 3 fits were read" in capsys.readouterr().out
+    again = [job(tiny, i) for i in range(3)]
+    for own, fitted, single in zip(jobs, fits, fit_many(tiny, again, epochs=3).results):
+        assert fitted.intervention is own.intervention and fitted.objective == own.objective
+        assert torch.allclose(fitted.intervention.vec(), single.intervention.vec(), atol=1e-5)
+        assert [step["epoch"] for step in fitted.history] == [0, 1, 2]
+        for mine, theirs in zip(fitted.history, single.history):
+            assert mine == pytest.approx(theirs, abs=1e-4)
+
+
+@ONE
+def test_a_second_recording_adds_and_other_kinds_are_read_too(tiny, path, counted) -> None:
+    assert len(read(path).theta) == 6
+    fit_or_read(tiny, [job(tiny, kind=DynScalar), job(tiny, 1)], path, epochs=3, n_again=1)
+    assert counted == [1]
+
+
+CHANGES = {
+    "prompt": {"word": "w5"},
+    "answer": {"i": 5, "seed": 0},
+    "seed": {"seed": 9},
+    "learning rate": {"learning_rate": 2e-2},
+    "start": {"initial_std": 0.2},
+    "margin": {"objective": Objective(margin=2.5)},
+    "penalty": {"objective": Objective(margin=2.0, lambda_m=0.1)},
+    "kind": {"kind": SteerVec},
+}
+
+
+@ONE
+@pytest.mark.parametrize("change", CHANGES)
+def test_whatever_differs_is_made_anew(tiny, path, counted, change) -> None:
+    fit_or_read(tiny, [job(tiny, **CHANGES[change]), job(tiny, 1), job(tiny, 2)], path, epochs=3)
+    assert counted == [3]  # the new one, and two samples of what is recorded
+
+
+@ONE
+@pytest.mark.parametrize("how", [{"epochs": 2}, {"epochs": 3, "batch_size": 1}])
+def test_other_steps_are_made_anew(tiny, path, counted, how) -> None:
+    fit_or_read(tiny, [job(tiny, i) for i in range(3)], path, **how)
+    assert counted == [3]
+
+
+@ONE
+def test_other_weights_or_points_have_another_key(tiny) -> None:
+    one = facts_of(job(tiny), "weights", **HOW)
+    assert key_of(one) == key_of(facts_of(job(tiny), "weights", **HOW))
+    assert key_of(one) != key_of(facts_of(job(tiny), "others", **HOW))
+    upper = job(tiny)
+    points = Points.of(tiny, upper.prompts.n_pos, layers=[1])
+    assert key_of(one) != key_of(
+        facts_of(replace(upper, intervention=ActivScalar(points)), "weights", **HOW)
+    )
+
+
+@ONE
+def test_a_record_that_does_not_come_out_again_is_not_used(tiny, path, counted, capsys) -> None:
+    tensors = load_file(path)
+    metadata = {"jobs": json.dumps(read(path).jobs), "origin": json.dumps(read(path).origin)}
+    for name in tensors:
+        if not name.endswith("history"):
+            tensors[name] = tensors[name].flip(0)
+    save_file(tensors, path, metadata)
+    fits = fit_or_read(tiny, [job(tiny, i) for i in range(3)], path, epochs=3, n_again=1)
+    assert counted == [1, 2] and "made anew" in capsys.readouterr().out
+    again = fit_many(tiny, [job(tiny, i) for i in range(3)], epochs=3).results
+    for fitted, single in zip(fits, again):
+        assert torch.allclose(fitted.intervention.vec(), single.intervention.vec(), atol=1e-5)
+
+
+@ONE
+def test_all_can_be_made_anew(tiny, path, counted, monkeypatch) -> None:
+    setting(monkeypatch, "anew")
+    fit_or_read(tiny, [job(tiny, i) for i in range(3)], path, epochs=3)
+    assert counted == [3]
+
+
+@ONE
+def test_without_a_record_all_are_made(tiny, tmp_path, counted) -> None:
+    fit_or_read(tiny, [job(tiny)], tmp_path / "none.safetensors", epochs=3)
+    assert counted == [1]
+
+
+@ONE
+def test_what_is_no_record_is_refused(tiny, tmp_path) -> None:
+    path = tmp_path / "fits.safetensors"
+    for content in (b"", b"no record", b"\x08\0\0\0\0\0\0\0{}      "):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match="is no record of fits"):
+            fit_or_read(tiny, [job(tiny)], path)
+
+
+def rebuilt(model, facts: dict) -> FitJob:
+    """The job that a record describes."""
+    points = facts["points"]
+    made = Points.of(
+        model,
+        points["n_pos"],
+        sites=points["sites"],
+        layers=points["layers"],
+        positions=points["positions"] or None,
+    )
+    prompts = Prompts(
+        *(tuple(facts["texts"]), (), ()),
+        *(torch.tensor(facts[name]) for name in ("tokens", "correct", "wrong")),
+    )
+    how = {name: facts[name] for name in ("learning_rate", "seed", "initial_std")}
+    kind = KINDS[facts["intervention"]]
+    return FitJob(kind(made), Objective(**facts["objective"]), prompts, **how)
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.stem)
+def test_recorded_fits_come_out_again(smollm2, path) -> None:
+    record = read(path)
+    key = sorted(record.jobs)[-1]  # keys are digests, so this is any of them
+    facts = record.jobs[key]
+    one = rebuilt(smollm2, facts)
+    how = {name: facts[name] for name in ("epochs", "batch_size")}
+    assert key_of(facts_of(one, facts["weights"], **how)) == key
+    (result,) = fit_many(smollm2, [one], **how).results
+    cosine, psi = recorded._apart(result, record, key)
+    assert cosine > recorded.COSINE and psi < recorded.PSI
+
+
+@ONE
+def test_a_record_is_small(tiny, path) -> None:
+    for each in RECORDS:
+        assert each.stat().st_size < 4e6
+    assert isinstance(read(path), Recorded)
