@@ -34,7 +34,7 @@ from helpers.settings import SETTINGS
 COSINE, PSI = 0.99, 0.05
 # Interventions with more parameters than this are not recorded: the file would be large.
 MOST_PARAMETERS = 50_000
-TERMS = ("epoch", "E_m", "F", "M_1", "psi")
+HISTORY, TERMS = "history", ("epoch", "E_m", "F", "M_1", "psi")
 
 
 @dataclass(frozen=True)
@@ -42,14 +42,13 @@ class Recorded:
     """The content of a record.
 
     Attributes:
-        theta: by key of a job and site, the parameters.
-        histories: by key of a job, the terms of Ψ before each step, [step term].
+        tensors: by key of a job: θ by site, and as ``history`` the terms of Ψ before each step,
+            [step term].
         jobs: by key, what was fitted: the facts that the key is a digest of.
         origin: provenance.
     """
 
-    theta: dict[str, dict[str, Tensor]]
-    histories: dict[str, Tensor]
+    tensors: dict[str, dict[str, Tensor]]
     jobs: dict[str, dict[str, Any]]
     origin: dict[str, Any]
 
@@ -107,7 +106,7 @@ def fit_or_read(
     record = read(path) if SETTINGS.fits == "recorded" and path.exists() else None
     weights = fingerprint(model)
     keys = [key_of(facts_of(job, weights, **how)) for job in jobs]
-    known = [number for number, key in enumerate(keys) if record and key in record.theta]
+    known = [number for number, key in enumerate(keys) if record and key in record.tensors]
     if not known:
         return fit_many(model, jobs, **how).results
     # Make again a sample of what is known, with all that is not.
@@ -135,9 +134,9 @@ def _apart(result: Result, record: Recorded, key: str) -> tuple[float, float]:
         return -1.0, float("inf")
     theta = result.intervention.theta
     ours = torch.cat([theta[site].detach().cpu().float().flatten() for site in theta])
-    theirs = torch.cat([record.theta[key][site].flatten() for site in theta])
+    theirs = torch.cat([record.tensors[key][site].flatten() for site in theta])
     cosine = torch.cosine_similarity(ours.double(), theirs.double(), dim=0).item()
-    last = record.histories[key][-1, TERMS.index("psi")].item()
+    last = record.tensors[key][HISTORY][-1, TERMS.index("psi")].item()
     return cosine, abs(result.history[-1]["psi"] - last)
 
 
@@ -146,9 +145,9 @@ def _read_fit(job: FitJob, record: Recorded, key: str) -> Fit:
     """A recorded fit, as if the job had been run: its intervention has the learned θ."""
     job.intervention.to(job.prompts.tokens.device)
     for site, theta in job.intervention.theta.items():
-        theta.copy_(record.theta[key][site])
+        theta.copy_(record.tensors[key][site])
     history = []
-    for step in record.histories[key].tolist():
+    for step in record.tensors[key][HISTORY].tolist():
         history.append(dict(zip(TERMS, step)) | {"epoch": int(step[0])})
     return Fit(job.intervention, job.objective, history)
 
@@ -165,27 +164,26 @@ def write(
     Raises:
         FloatingPointError: a fit failed; nothing is written.
     """
-    before = read(path) if path.exists() else Recorded({}, {}, {}, {})
-    tensors, weights = {}, fingerprint(model)
-    for key, theta in before.theta.items():
-        tensors |= {f"{key}/{site}": value for site, value in theta.items()}
-        tensors[f"{key}/history"] = before.histories[key]
-    described = dict(before.jobs)
+    before = read(path) if path.exists() else Recorded({}, {}, {})
+    tensors, described, weights = dict(before.tensors), dict(before.jobs), fingerprint(model)
     for job, result in zip(jobs, results):
         if not isinstance(result, Fit):
             raise result
         if job.intervention.n_parameters() > MOST_PARAMETERS:
             continue
         facts = facts_of(job, weights, **how)
-        key = key_of(facts)
-        described[key] = facts
+        steps = torch.tensor([list(step.values()) for step in result.history], dtype=torch.float64)
+        tensors[key_of(facts)] = {HISTORY: steps}
         for site, theta in result.intervention.theta.items():
-            tensors[f"{key}/{site}"] = theta.detach().cpu().float().contiguous()
-        steps = [[step[term] for term in TERMS] for step in result.history]
-        tensors[f"{key}/history"] = torch.tensor(steps, dtype=torch.float64)
+            tensors[key_of(facts)][site] = theta.detach().cpu().float().contiguous()
+        described[key_of(facts)] = facts
+    # One flat file, and beside it for a moment, so that a kill leaves the old one whole.
+    flat = {}
+    for key, by_name in tensors.items():
+        flat |= {f"{key}/{name}": value for name, value in by_name.items()}
     metadata = {"jobs": json.dumps(described), "origin": json.dumps(provenance(model))}
     part = path.with_name(path.name + ".part")
-    save_file(tensors, part, metadata)
+    save_file(flat, part, metadata)
     part.replace(path)
 
 
@@ -195,20 +193,15 @@ def read(path: Path) -> Recorded:
     Raises:
         ValueError: the file is none.
     """
-    theta, histories = {}, {}
+    tensors = {}
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata()
-            jobs, origin = json.loads(metadata["jobs"]), json.loads(metadata["origin"])
-            for name in file.keys():
-                key, last = name.split("/")
-                value = file.get_tensor(name)
-                if last == "history":
-                    histories[key] = value
-                else:
-                    theta.setdefault(key, {})[last] = value
+            for flat in file.keys():
+                key, name = flat.split("/")
+                tensors.setdefault(key, {})[name] = file.get_tensor(flat)
+        return Recorded(tensors, json.loads(metadata["jobs"]), json.loads(metadata["origin"]))
     except Exception as error:  # safetensors has a class of its own for every fault
         raise ValueError(
             f"{path} is no record of fits ({error}); restore it, or delete it to fit anew."
         ) from error
-    return Recorded(theta, histories, jobs, origin)

@@ -24,10 +24,11 @@ from helpers.settings import SETTINGS
 RECORDS = sorted((Path(__file__).parents[2] / "book" / "results").glob("fits-*.safetensors"))
 ONE = pytest.mark.parametrize("tiny", ["gpt2"], indirect=True)  # what is kept is of any model
 KINDS = {"ActivScalar": ActivScalar, "DynScalar": DynScalar}
+MARGIN = Objective(margin=2.0)
 HOW = {"epochs": 3, "batch_size": None}
 
 
-def job(model, i=0, kind=ActivScalar, *, word="w3", objective=Objective(margin=2.0), **how):  # noqa: B008
+def job(model, i=0, kind=ActivScalar, *, word="w3", objective=MARGIN, **how):
     prompts = Prompts.of(model, [f"w1 w2 {word}"], [f"w{10 + i}"], ["w20"])
     points = Points.of(model, None if kind is DynScalar else prompts.n_pos)
     how = {"learning_rate": 1e-2, "seed": i, "initial_std": 0.1} | how
@@ -79,7 +80,7 @@ def test_what_is_read_is_what_a_fit_gives(tiny, path, counted, capsys) -> None:
 
 @ONE
 def test_a_second_recording_adds_and_other_kinds_are_read_too(tiny, path, counted) -> None:
-    assert len(read(path).theta) == 6
+    assert len(read(path).tensors) == 6
     fit_or_read(tiny, [job(tiny, kind=DynScalar), job(tiny, 1)], path, epochs=3, n_again=1)
     assert counted == [1]
 
