@@ -82,7 +82,7 @@ def fit_or_read(
     jobs: Sequence[FitJob],
     path: str | Path,
     *,
-    n_again: int = 4,
+    n_again: int = 2,
     epochs: int = 25,
     batch_size: int | None = None,
 ) -> list[Result]:
