@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
@@ -183,7 +183,7 @@ def write(
         flat |= {f"{key}/{name}": value for name, value in by_name.items()}
     metadata = {"jobs": json.dumps(described), "origin": json.dumps(provenance(model))}
     part = path.with_name(path.name + ".part")
-    save_file(flat, part, metadata)
+    part.write_bytes(save(flat, metadata))  # save_file ignores the umask
     part.replace(path)
 
 
