@@ -43,7 +43,8 @@ def file_of(settings: Settings = SETTINGS, folder: Path = FOLDER) -> Path:
         raise ValueError("the profile smoke judges nothing: set BOOK_PROFILE=default.")
     if (settings.model, settings.seed) == (Settings.model, Settings.seed):
         raise ValueError("this is the run of the book's own pages: set BOOK_SEED or BOOK_MODEL.")
-    return folder / f"{settings.model}-seed-{settings.seed}.csv"
+    # A hub's name has its owner in front, which would be a folder that no page reads.
+    return folder / f"{settings.model.replace('/', '--')}-seed-{settings.seed}.csv"
 
 
 def code_digest(notebook: Path) -> str:
@@ -95,6 +96,9 @@ def run(names: Sequence[str]) -> int:
 
     Returns:
         The exit status: 1 if one failed or there is no such chapter.
+
+    Raises:
+        ValueError, OSError: the file is there and is not what was recorded.
     """
     path, known = file_of(), {notebook.stem: notebook for notebook in notebooks()}
     if unknown := [name for name in names if name not in known]:
@@ -103,6 +107,8 @@ def run(names: Sequence[str]) -> int:
     paths = [known[name] for name in names]
     codes = {notebook: code_digest(notebook) for notebook in paths}
     FOLDER.mkdir(exist_ok=True)
+    if path.exists():  # found damaged only afterwards, it would cost what was run
+        read_record(path)
     print(f"{SETTINGS}, into {path.relative_to(ROOT)}", flush=True)
 
     def done(outcome: Outcome) -> None:
@@ -134,7 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> Any:
     given = parser.parse_args(arguments)
     try:
         return run(given.chapters or with_claims())
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         return f"Error: {error}"
 
 

@@ -46,10 +46,11 @@ def activations(
     """Activations at the points' sites and layers, at every position.
 
     Raises:
-        ValueError: points of another model, or prompts of several lengths.
+        ValueError: points of another model or length, or prompts of several lengths.
     """
     points.check_model(model)
     check_one_length(tokens)
+    points.check_length(tokens.shape[1])
     names = [_hook(place) for place in _places(points)]
     kept, _ = read_activations(model, tokens, names, batch_size=len(tokens))
     return {place: kept[_hook(place)] for place in _places(points)}
@@ -107,9 +108,14 @@ def activ_patch(
         other: h', from :func:`activations` of counterfactuals or :func:`noised_activations`.
         mean: over prompts; else every prompt has a map of its own, on a first axis.
         batch_size: rows in one forward pass.
+
+    Raises:
+        ValueError: as :func:`activations`; points without positions; other activations that are
+            missing or of another shape.
     """
     size = whole("batch_size", batch_size)
     own, run = activations(model, prompts.tokens, points), Run.of(model, prompts.tokens)
+    _check_other(other, own)
     base = logit_diff(unembed(model, run.ends), prompts.correct, prompts.wrong)
     scores = {place: wide(h[..., 0] * 0) for place, h in own.items()}
     for layer, pos in product(points.layers, points.positions):
@@ -160,6 +166,9 @@ def attr_patch(
     """Attribution patching: :func:`activ_patch` to first order, α_k = −∇_{h_k}LD(x) · (h'_k − h_k).
 
     One forward and backward pass give the whole map.
+
+    Raises:
+        ValueError: as :func:`activ_patch`.
     """
     check_one_length(prompts.tokens)
     own = {}
@@ -175,6 +184,7 @@ def attr_patch(
         gradients = torch.autograd.grad(difference.sum(), list(own.values()))
     # Those of a run like that of ``other``, so that equal activations differ by exactly 0.
     before, scores = activations(model, prompts.tokens, points), {}
+    _check_other(other, before)
     for place, gradient in zip(own, gradients):
         scores[place] = -(wide(gradient) * (wide(other[place]) - before[place])).sum(-1)
     return _as_maps(scores, points, mean)
@@ -225,12 +235,21 @@ def _as_maps(
     scores: Mapping[tuple[str, int], Float[Tensor, "batch pos *head"]], points: Points, mean: bool
 ) -> Maps:
     """Scores at every position as maps of the points, of each prompt or their mean."""
+    if points.n_pos is None:
+        raise ValueError("a map has positions: make its points with n_pos, the prompts' length.")
     maps = {}
     for site in points.sites:
         each = torch.stack([scores[site, layer] for layer in points.layers], dim=1)
         each = each[:, :, list(points.positions)]
         maps[site] = each.mean(0) if mean else each
     return maps
+
+
+def _check_other(other: Activations, own: Activations) -> None:
+    for place, h in own.items():
+        if place not in other or other[place].shape != h.shape:
+            site, layer = place
+            raise ValueError(f"there are no other activations of {site} in layer {layer} to swap.")
 
 
 def _places(points: Points) -> list[tuple[str, int]]:

@@ -104,7 +104,6 @@ def run_batch(
     both = evaluate_many(model, [(one, data.test) for one in [*fitted, *controls]])
     test, control = both[: len(fitted)], both[len(fitted) :]
     measured = iter(zip(fitted, train, test, control))
-    # One row for each objective.
     rows = []
     for objective, result in zip(objectives, done.results):
         failed = not isinstance(result, Fit)
@@ -202,6 +201,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.add_argument(f"--rate-{name}", type=_at_least(1e-12), default=default)
     given = parser.parse_args(arguments)
     # Refuse before any long work a place that cannot be written, or a scheduler that is not there.
+    for name in ("values", "lambda_f", "lambda_m", "margin", "n_fit"):
+        if len(set(chosen := getattr(given, name) or ())) < len(chosen):
+            parser.error(f"--{name.replace('_', '-')}: one is given twice")
+    if max(n_fit or 0 for n_fit in given.n_fit) > given.n_train:
+        parser.error(f"--n-fit: there are {given.n_train} training prompts")
     try:
         check_path(given.out)
     except (ValueError, OSError) as error:

@@ -121,7 +121,8 @@ class Points:
                 "(helpers.activation_scaling.dynamic)."
             )
         if length != len(range(self.n_pos)[at]):
-            raise ValueError(f"{tied}this one has {length} (the beginning of sequence counts).")
+            n = length + (at.start or 0)  # with the start that prompts share
+            raise ValueError(f"{tied}this one has {n} (the beginning of sequence counts).")
 
     def everywhere(self, values: Float[Tensor, "selected ..."]) -> Float[Tensor, "pos ..."]:
         """Values of the points of one layer at every position of a prompt, zero elsewhere."""

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
+from weakref import ReferenceType, ref
 
 import torch
 from jaxtyping import Float, Int
@@ -38,11 +39,13 @@ class Run:
         tokens: the prompts.
         stream: the residual stream in front of each layer, and last in front of ``ln_final``.
         past: attention keys and values of all positions.
+        of_model: the model that was run.
     """
 
     tokens: Int[Tensor, "prompt pos"]
     stream: tuple[Float[Tensor, "prompt pos d_model"], ...]
     past: Prefix
+    of_model: ReferenceType[TransformerBridge] = field(repr=False)
 
     @classmethod
     @torch.no_grad()
@@ -76,7 +79,8 @@ class Run:
             for number, before in enumerate(common):
                 stream[number] = torch.cat([before.expand(len(chunk), -1, -1), stream[number]], 1)
             streams.append(stream)
-        return cls(tokens, tuple(map(torch.cat, zip(*streams))), Prefix.of(caches))
+        stream = tuple(map(torch.cat, zip(*streams)))
+        return cls(tokens, stream, Prefix.of(caches), ref(model))
 
     @property
     def ends(self) -> Float[Tensor, "prompt d_model"]:
@@ -100,8 +104,10 @@ class Run:
             rows: which prompts, also several times the same; all of them if not given.
 
         Raises:
-            TypeError, ValueError: no such layer, position or row.
+            TypeError, ValueError: another model, or no such layer, position or row.
         """
+        if self.of_model() is not model:
+            raise ValueError(f"this is no run of this model, {model.cfg.model_name}.")
         n_pos, rows = self.tokens.shape[1], self._rows(rows)
         layer = whole("layer", layer, 0, model.cfg.n_layers)
         first = whole("position", position, -n_pos, n_pos) % n_pos

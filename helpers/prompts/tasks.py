@@ -23,8 +23,10 @@ TEMPLATES = {
         # The paper's.
         "The capital of {country} is {wrong}. Q: What is the capital of {country}? A:",
         "The capital of {country} is {wrong}. The capital of {country} is",
-        # As long as the first, with the words moved.
+        # As long as the first, with the words moved: the one where a tokenizer has "'s" as one
+        # token, the other where it has two.
         "The capital city {wrong} is in {country}. Q: What is {country}'s capital? A:",
+        "In {country} the capital is {wrong}. Q: What is the capital of {country}? A:",
     ),
     # The embedded model begins its answer to the paper's template with a newline. This one was
     # chosen among 24, on countries of CHOSEN_ON: either answer is the first token most often, and

@@ -3,12 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import binomtest, norm, sem, spearmanr, t
 from torch import Tensor
+
+
+def numbers(name: str, values: Any, least: int = 1) -> np.ndarray:
+    """Finite numbers of any shape, at least so many of them, in one row.
+
+    Raises:
+        TypeError: something that is no number.
+        ValueError: too few, NaN or infinity.
+    """
+    if isinstance(values, Tensor):
+        values = values.detach().cpu()
+    try:
+        found = np.asarray(values, dtype=float).ravel()
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{name} must be numbers: {error}.") from None
+    if len(found) < least:
+        raise ValueError(f"{name} has {len(found)} numbers and needs at least {least}.")
+    if not np.isfinite(found).all():
+        raise ValueError(f"{name} has NaN or infinity in it, of which nothing can be said.")
+    return found
+
+
+def hits_of(name: str, values: Iterable[Any]) -> np.ndarray:
+    """Whether each trial is a hit. NaN and shares are no answer, though Python calls them true.
+
+    Raises:
+        TypeError: anything but True and False, or 1 and 0.
+        ValueError: no trial.
+    """
+    found = [value.item() if hasattr(value, "item") else value for value in values]
+    if wrong := [value for value in found if isinstance(value, str) or value not in (0, 1)]:
+        raise TypeError(f"{name} must be True or False, and {wrong[0]!r} is neither.")
+    if not found:
+        raise ValueError(f"{name}: a share needs at least one trial.")
+    return np.asarray(found, dtype=bool)
 
 
 class Interval(NamedTuple):
@@ -42,7 +77,7 @@ def student_interval(values: ArrayLike | Tensor, confidence: float = 0.95) -> In
         confidence: of the interval; for k of them together 1 − (1 − confidence)/k (Bonferroni).
 
     Raises:
-        ValueError: fewer than two values.
+        ValueError: fewer than two values, or a confidence that is not between 0 and 1.
 
     Example:
         >>> print(f"{student_interval([0.2, 0.4, 0.9, 1.3]):.2f}")
@@ -53,6 +88,8 @@ def student_interval(values: ArrayLike | Tensor, confidence: float = 0.95) -> In
     values = np.asarray(values, dtype=float).ravel()
     if len(values) < 2:
         raise ValueError(f"an interval needs two values or more, not {len(values)}.")
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence = {confidence} must lie between 0 and 1.")
     mean = float(values.mean())
     reach = float(sem(values) * t.ppf((1 + confidence) / 2, len(values) - 1))
     return Interval(mean, mean - reach, mean + reach)
@@ -80,7 +117,7 @@ def share_and_interval(hits: Iterable[bool]) -> Interval:
     """Share of hits with Wilson's interval, which holds for few trials and near 0 and 100 %.
 
     Raises:
-        ValueError: no trial.
+        TypeError, ValueError: as :func:`hits_of`.
 
     Example:
         Ten hits out of ten still leave room for misses:
@@ -88,11 +125,10 @@ def share_and_interval(hits: Iterable[bool]) -> Interval:
         >>> print(f"{share_and_interval([True] * 10):.0%}")
         100% [72%, 100%]
     """
-    hits = [bool(hit) for hit in hits]
-    if not hits:
-        raise ValueError("a share needs at least one trial.")
-    interval = binomtest(sum(hits), len(hits)).proportion_ci(method="wilson")
-    return Interval(sum(hits) / len(hits), float(interval.low), float(interval.high))
+    hits = hits_of("hits", hits)
+    n, found = len(hits), int(hits.sum())
+    interval = binomtest(found, n).proportion_ci(method="wilson")
+    return Interval(found / n, float(interval.low), float(interval.high))
 
 
 def rank_correlation(a: Iterable[float], b: Iterable[float]) -> Interval:
@@ -100,9 +136,14 @@ def rank_correlation(a: Iterable[float], b: Iterable[float]) -> Interval:
 
     That is Fisher's transform with the standard error √((1 + ρ²/2)/(n − 3)). NaN if one of the two
     does not vary or there are fewer than four pairs.
+
+    Raises:
+        ValueError: lists of different lengths.
     """
     a, b = np.asarray(list(a), dtype=float), np.asarray(list(b), dtype=float)
-    if np.ptp(a) == 0 or np.ptp(b) == 0 or len(a) < 4:
+    if len(a) != len(b):
+        raise ValueError(f"{len(a)} and {len(b)} values make no pairs.")
+    if len(a) < 4 or np.ptp(a) == 0 or np.ptp(b) == 0:
         return Interval(float("nan"), float("nan"), float("nan"))
     rho = float(spearmanr(a, b).statistic)
     reach = norm.ppf(0.975) * np.sqrt((1 + rho**2 / 2) / (len(a) - 3))

@@ -14,6 +14,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import binom, norm, sem, t
 
+from helpers.models.checks import real, whole
+from helpers.results.intervals import hits_of, numbers
+
 HOLDS, IN_PART, FAILS, UNDECIDED = "holds", "holds in part", "does not hold", "undecided"
 VERDICTS = (HOLDS, IN_PART, FAILS, UNDECIDED)
 ENOUGH = 0.8  # with less power, nothing can be said not to hold
@@ -40,7 +43,7 @@ def judge(conditions: Sequence[Condition]) -> Judged:
     The power is the product of the conditions', as if they were independent.
 
     Raises:
-        ValueError: no condition.
+        TypeError, ValueError: no condition, or a power that is no probability.
 
     Example:
         >>> judge([Condition(True, 0.99), Condition(False, 0.95)]).verdict
@@ -48,10 +51,8 @@ def judge(conditions: Sequence[Condition]) -> Judged:
         >>> judge([Condition(False, 0.3)]).verdict  # it would have failed had the paper been right
         'undecided'
     """
-    if not conditions:
-        raise ValueError("a rule needs a condition.")
+    met = [condition.met for condition in _checked(conditions)]
     power = prod(condition.power for condition in conditions)
-    met = [condition.met for condition in conditions]
     if any(met):
         return Judged(HOLDS if all(met) else IN_PART, power)
     failed = None not in met and power >= ENOUGH
@@ -59,11 +60,26 @@ def judge(conditions: Sequence[Condition]) -> Judged:
 
 
 def every(conditions: Iterable[Condition]) -> Condition:
-    """All conditions as one: met if each is, failed if any is."""
-    conditions = list(conditions)
+    """All conditions as one: met if each is, failed if any is.
+
+    Raises:
+        TypeError, ValueError: as :func:`judge`.
+    """
+    conditions = _checked(list(conditions))
     met = [condition.met for condition in conditions]
     verdict = False if False in met else None if None in met else True
     return Condition(verdict, prod(condition.power for condition in conditions))
+
+
+def _checked(conditions: Sequence[Condition]) -> Sequence[Condition]:
+    """Conditions as they are, once it is sure that they are some."""
+    if not conditions:
+        raise ValueError("a rule needs a condition.")
+    for condition in conditions:
+        if not isinstance(condition, Condition) or condition.met not in (True, False, None):
+            raise TypeError(f"{condition!r} is no condition: make one with a rule of this module.")
+        real("power", condition.power, 0, 1)
+    return conditions
 
 
 def above(
@@ -83,16 +99,14 @@ def above(
         seed: of the simulation.
 
     Raises:
-        ValueError: fewer than two values.
+        TypeError, ValueError: fewer than two values, or numbers that are not finite.
 
     Example:
         >>> above([2.0, 3.0, 2.5, 3.5], 1.0, if_right=3.0).met
         True
     """
-    values = np.asarray(values, dtype=float).ravel()
-    n = len(values)
-    if n < 2:
-        raise ValueError(f"a mean of {n} values has no interval; at least two are needed.")
+    values, of = numbers("values", values, least=2), whole("of", of)
+    n, limit, if_right = len(values), real("limit", limit), real("if_right", if_right)
     if np.ptp(values) == 0:
         return Condition(None, 0.0)
     quantile = t.ppf(1 - 0.05 / max(of, 2), n - 1)
@@ -111,12 +125,12 @@ def share_above(hits: Iterable[bool], limit: float, *, if_right: float, of: int 
     Its power is exact, from the binomial distribution. For the arguments see :func:`above`.
 
     Raises:
-        ValueError: no trial.
+        TypeError, ValueError: no trial, one that is neither hit nor miss, or an ``if_right`` that
+            is no share.
     """
-    hits = np.asarray(list(hits), dtype=bool)
+    hits, of, limit = hits_of("hits", hits), whole("of", of), real("limit", limit)
+    if_right = real("if_right", if_right, 0, 1)
     n, z = len(hits), norm.ppf(1 - 0.05 / max(of, 2))
-    if not n:
-        raise ValueError("a share of no trials has no interval.")
     share = np.arange(n + 1) / n  # of all numbers of hits that there could be
     centre, width = share + z**2 / (2 * n), z * np.sqrt(share * (1 - share) / n + (z / 2 / n) ** 2)
     low, high = np.stack([centre - width, centre + width]) / (1 + z**2 / n)
@@ -134,12 +148,17 @@ def more_often(
     Its power is exact, if the two differ on a share ``if_right`` of the units and the hits win all
     of these. For the other arguments see :func:`above`.
 
+    Raises:
+        TypeError, ValueError: as :func:`share_above`, or another number of the control's units.
+
     Example:
         >>> more_often([True] * 9, [False] * 8 + [True], if_right=0.9).met
         True
     """
-    hits, control = (np.asarray(list(each), dtype=bool) for each in (hits, control))
-    chance = 0.05 / max(of, 2)
+    hits, control = hits_of("hits", hits), hits_of("control", control)
+    if len(hits) != len(control):
+        raise ValueError(f"{len(hits)} units, and {len(control)} of the control: they must match.")
+    if_right, chance = real("if_right", if_right, 0, 1), 0.05 / max(whole("of", of), 2)
     won, lost = (hits & ~control).sum(), (control & ~hits).sum()
     met = True if binom.sf(won - 1, won + lost, 0.5) <= chance else None
     met = False if binom.cdf(won, won + lost, 0.5) <= chance else met
@@ -158,8 +177,11 @@ def beats(
     Args:
         control: the same number for each draw of the control.
         if_right: the value if the paper is right; for the other arguments see :func:`above`.
+
+    Raises:
+        TypeError, ValueError: no draw, or numbers that are not finite.
     """
-    control = np.asarray(control, dtype=float).ravel()
+    control, of = numbers("control", control), whole("of", of)
     drawn = np.random.default_rng(seed).choice(control, (SIMULATIONS, len(control)))
     met = p_value(value, control) <= 0.05 / of
     found = p_value(if_right, drawn) <= 0.05 / of
@@ -167,19 +189,34 @@ def beats(
 
 
 def p_value(value: float, control: ArrayLike) -> float | np.ndarray:
-    """Share of draws, the value itself included, that are as large; over the last axis."""
-    control = np.asarray(control, dtype=float)
+    """Share of draws, the value itself included, that are as large; over the last axis.
+
+    Raises:
+        TypeError, ValueError: no draw, or numbers that are not finite, which are never as large.
+    """
+    value, found = real("value", value), numbers("control", control)
+    control = found.reshape(np.shape(control))
     # Rounding decides no ties.
     as_large = control >= value - 1e-9 * max(1.0, abs(value))
     return (1 + as_large.sum(-1)) / (1 + control.shape[-1])
 
 
 def within(values: ArrayLike, low: float, high: float, *, if_right: float) -> Condition:
-    """The mean of independent values lies between two limits; see :func:`above`."""
-    values = np.asarray(values, dtype=float)
+    """The mean of independent values lies between two limits; see :func:`above`.
+
+    Raises:
+        TypeError, ValueError: as :func:`above`, or limits that leave nothing between them.
+    """
+    values = numbers("values", values, least=2)
+    if real("low", low) >= real("high", high):
+        raise ValueError(f"nothing lies between {low} and {high}.")
     return every([above(values, low, if_right=if_right), above(-values, -high, if_right=-if_right)])
 
 
 def certain(met: bool) -> Condition:
-    """A condition in which nothing is drawn: an identity, or a count."""
-    return Condition(bool(met), 1.0)
+    """A condition in which nothing is drawn: an identity, or a count.
+
+    Raises:
+        TypeError: neither True nor False.
+    """
+    return Condition(bool(hits_of("met", [met])[0]), 1.0)

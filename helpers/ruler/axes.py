@@ -20,6 +20,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from helpers.activation_scaling.objective import divergence, logit_diff, swap_gap
+from helpers.models.checks import real
 from helpers.models.hooks import hooked
 from helpers.models.resume import Run
 from helpers.models.run import unembed
@@ -95,10 +96,16 @@ def strength_for(bench: Bench, edit: Edit, budget: float, start: float = 1.0) ->
 
     Returns:
         The best of ``TRIES`` tries where none is close enough.
+
+    Raises:
+        TypeError, ValueError: a budget or a start that is not positive; damage that is not finite.
     """
-    beta, tried = start, {}
+    for name, value in (("budget", budget), ("start", start)):
+        real(name, value, 1e-12)
+    beta, tried = float(start), {}
     for _ in range(TRIES):
-        tried[beta] = max(bench.damage(edit, beta), 1e-9)
+        damage = real(f"the damage at β = {beta:.3g}", bench.damage(edit, beta))
+        tried[beta] = max(damage, 1e-9)
         if abs(tried[beta] / budget - 1) <= CLOSE:
             break
         low = max((one for one in tried if tried[one] < budget), default=0)

@@ -19,6 +19,8 @@ from transformer_lens.model_bridge import TransformerBridge
 from helpers.activation_scaling.dynamic import DynScalar
 from helpers.activation_scaling.interventions import Intervention
 from helpers.activation_scaling.points import Points
+from helpers.models import checks
+from helpers.models.checks import whole
 from helpers.models.resume import Run
 from helpers.models.run import unembed
 from helpers.prompts.prompts import Prompts
@@ -32,8 +34,11 @@ def last_points(model: TransformerBridge, n_pos: int, layer: int | None, *sites:
     Args:
         layer: 1 to ``n_layers``, the end in front of ``ln_final``; None for all layers.
         sites: ``resid_post`` if not given.
+
+    Raises:
+        TypeError, ValueError: no such layer or site.
     """
-    layers = None if layer is None else [layer - 1]
+    layers = None if layer is None else [whole("layer", layer, 1, model.cfg.n_layers + 1) - 1]
     return Points.of(model, n_pos, sites=sites or ("resid_post",), layers=layers, positions=[-1])
 
 
@@ -63,9 +68,14 @@ class ToldVec(AtToken):
     """h̃ = h + βv with a vector for each prompt; θ holds them one after the other.
 
     The batch must be the prompts in their order, again and again, as :func:`steered` runs them.
+
+    Raises:
+        TypeError, ValueError: vectors of another width, or that are not finite; in a run, a batch
+            of other prompts.
     """
 
     def __init__(self, points: Points, vectors: Float[Tensor, "prompt d_model"]) -> None:
+        checks.vectors("vectors", vectors, points.width(points.sites[0]), axes=2)
         self.n_prompts = len(vectors)  # theta_shape reads it
         super().__init__(points, dtype=vectors.dtype, device=vectors.device)
         self.theta[points.sites[0]].data[0] = vectors.flatten()
@@ -73,9 +83,14 @@ class ToldVec(AtToken):
     def n_own(self, site):
         return self.n_prompts * self.points.width(site)
 
+    def own(self, h: Tensor, theta: Tensor) -> Float[Tensor, "batch 1 d_model"]:
+        """The vector of each row of a batch."""
+        if len(h) % self.n_prompts:
+            raise ValueError(f"there are vectors for {self.n_prompts} prompts, not for {len(h)}.")
+        return theta.view(self.n_prompts, 1, -1).repeat(len(h) // self.n_prompts, 1, 1)
+
     def change(self, h, theta, beta):
-        vectors = theta.view(self.n_prompts, 1, -1)
-        return beta * vectors.repeat(len(h) // self.n_prompts, 1, 1)
+        return beta * self.own(h, theta)
 
 
 class SetReading(ToldVec):
@@ -86,6 +101,9 @@ class SetReading(ToldVec):
     Attributes:
         mean: μ, [d_model].
         target: t, in nats.
+
+    Raises:
+        TypeError, ValueError: as :class:`ToldVec`; a feature vector that is zero.
     """
 
     def __init__(
@@ -96,11 +114,14 @@ class SetReading(ToldVec):
         target: float,
     ) -> None:
         super().__init__(points, features)
-        self.register_buffer("mean", mean)
-        self.target = target
+        if (features == 0).all(-1).any():
+            raise ValueError("a feature vector is zero: there is nothing that it reads.")
+        width = features.shape[-1]
+        self.register_buffer("mean", checks.vectors("mean", mean, width, axes=1))
+        self.target = checks.real("target", target)
 
     def change(self, h, theta, beta):
-        y = theta.view(self.n_prompts, 1, -1).repeat(len(h) // self.n_prompts, 1, 1)
+        y = self.own(h, theta)
         reading = ((h - self.mean) * y).sum(-1, keepdim=True)
         amount = beta * self.target - beta.abs().clamp_max(1) * reading
         return amount * y / y.pow(2).sum(-1, keepdim=True)
@@ -174,8 +195,14 @@ def steered(
 
     What comes before the last token or before the first layer that is edited stays as it was in the
     run, so only the rest is computed again.
+
+    Raises:
+        ValueError: an intervention that acts elsewhere too, or on prompts of another length.
     """
     n, n_pos = run.tokens.shape
+    if made.points.n_pos is None or made.points.positions != (made.points.n_pos - 1,):
+        raise ValueError("this runs edits at the last token alone; use steered_logits for others.")
+    made.points.check_length(n_pos)
     start, last = min(made.points.layers), slice(n_pos - 1, None)
     prompts, logits = torch.arange(n, device=run.tokens.device), []
     for some in torch.as_tensor(betas, dtype=torch.float32).split(max(1, ROWS // n)):
@@ -204,26 +231,21 @@ class Edit:
     def logits(
         self, model: TransformerBridge, prompts: Prompts, run: Run, betas: list[float]
     ) -> Float[Tensor, "beta prompt d_vocab"]:
-        """Last-token logits of the prompts at every β, from a finished run of the prompts."""
+        """Last-token logits of the prompts at every β, from a finished run of the prompts.
+
+        Raises:
+            ValueError: a run of other prompts.
+        """
+        if prompts.tokens is not run.tokens and not torch.equal(prompts.tokens, run.tokens):
+            raise ValueError("the run is one of other prompts than these.")
         return steered(model, run, self.on(prompts), betas)
 
 
 def size_of(numbers: Tensor) -> int:
-    """How many numbers are at least 1 % of the largest."""
-    sizes = numbers.detach().abs()
+    """How many numbers are at least 1 % of the largest.
+
+    Raises:
+        TypeError, ValueError: none, or some that are not finite.
+    """
+    sizes = checks.vectors("numbers", numbers.detach()).abs()
     return int((sizes >= 0.01 * sizes.max()).sum()) if sizes.max() > 0 else 0
-
-
-def carried(model: TransformerBridge, fitted: Intervention, places: int) -> Edit:
-    """The edit of a fitted intervention at the last token, for prompts of any length."""
-    points, state = fitted.points, fitted.state_dict()
-    layers = points.layers
-
-    def on(prompts: Prompts) -> Intervention:
-        where = Points.of(model, prompts.n_pos, sites=points.sites, layers=layers, positions=[-1])
-        made = type(fitted)(where, dtype=fitted.vec().dtype, device=fitted.vec().device)
-        made.load_state_dict(state)
-        return made
-
-    only = layers[0] + 1 if len(layers) == 1 else None
-    return Edit(on, size_of(fitted.vec()), places, only)

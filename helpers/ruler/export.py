@@ -7,9 +7,11 @@ steered without this package.
 from __future__ import annotations
 
 from functools import partial
+from math import isfinite
 from pathlib import Path
 
 from jaxtyping import Float
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.functional import normalize
@@ -18,10 +20,14 @@ from transformer_lens.model_bridge import TransformerBridge
 from helpers.activation_scaling.interventions import ActivScalar, Intervention, SteerVec
 from helpers.ruler.edits import GatedVec, HeadGates, LastDynScalar, LoReFT, ToldVec
 
+# What the tensors of one module may be.
+KINDS = [{"scale"}, {"dynamic"}, {"write", "read", "bias"}, {"add", "gate", "bias"}]
+KINDS += [{"closed"}, {"add"}]
+
 
 def change(x: Tensor, t: dict[str, Tensor], beta: float) -> Tensor:
     """What an edit adds to activations x, [batch d]; which kind it is, the names in t say."""
-    unit = x / x.norm(dim=-1, keepdim=True)
+    unit = normalize(x, dim=-1)  # zero where x is
     if "scale" in t:
         return beta * t["scale"] * x
     if "dynamic" in t:
@@ -30,31 +36,45 @@ def change(x: Tensor, t: dict[str, Tensor], beta: float) -> Tensor:
         return beta * (x @ t["read"] + t["bias"])[:, None] * t["write"]
     if "gate" in t:
         return beta * (unit @ t["gate"] + t["bias"]).sigmoid()[:, None] * t["add"]
-    return -abs(beta) * t["closed"][int(beta < 0)] * x if "closed" in t else beta * t["add"]
+    if "closed" in t:
+        return -abs(beta) * t["closed"][int(beta < 0)] * x
+    return beta * t["add"]
 
 
 def attach(model: nn.Module, tensors: dict[str, Tensor], beta: float) -> list:
     """Put an exported edit on a plain model, at the last token of its input.
 
     Args:
-        model: of ``transformers``, in the precision of the tensors.
+        model: of ``transformers``.
         tensors: from ``safetensors.torch.load_file``.
         beta: 1 steers towards the correct answer, −1 towards the wrong one.
 
     Returns:
         Handles; ``handle.remove()`` takes the edit off.
+
+    Raises:
+        ValueError: tensors that are no exported edit of this model, or a β that is not finite.
     """
 
     def steer(module, given, out=None, *, t):
         whole = given if out is None else out
         h = (whole[0] if isinstance(whole, tuple) else whole).clone()
-        h[:, -1] += change(h[:, -1], t, beta)
+        h[:, -1] += change(h[:, -1], {kind: part.to(h) for kind, part in t.items()}, beta)
         return (h, *whole[1:]) if isinstance(whole, tuple) else h
 
+    if not isfinite(beta):
+        raise ValueError(f"beta = {beta} must be finite.")
+    by_module: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        name, _, kind = key.partition("/")
+        by_module.setdefault(name, {})[kind] = tensor
+    there = dict(model.named_modules())
+    for name, t in by_module.items():
+        if name not in there or {*t} not in KINDS:
+            raise ValueError(f"{name}/{', '.join(t)} is no exported edit of this model.")
     handles = []
-    for name in {key.partition("/")[0] for key in tensors}:
-        t = {key.partition("/")[2]: tensors[key] for key in tensors if key.startswith(name + "/")}
-        module, hook = model.get_submodule(name), partial(steer, t=t)
+    for name, t in by_module.items():
+        module, hook = there[name], partial(steer, t=t)
         before = "closed" in t  # gates act on what a module reads
         put = module.register_forward_pre_hook if before else module.register_forward_hook
         handles.append(put(hook))
@@ -72,9 +92,11 @@ def export(
 
     Raises:
         TypeError: an edit of a class that has no such form.
-        ValueError: one at other positions than the last, or whose vectors differ from prompt to
-            prompt.
+        ValueError: one at other positions than the last, of another model, or whose vectors differ
+            from prompt to prompt.
+        OSError: the file cannot be written.
     """
+    made.points.check_model(model)
     if made.points.n_pos is None or made.points.positions != (made.points.n_pos - 1,):
         raise ValueError("only edits at the last token, and nowhere else, can be exported.")
     tensors = {}
@@ -84,7 +106,10 @@ def export(
             for kind, tensor in _parts(made, made.theta[site][row].detach(), site).items():
                 tensors[f"{name}/{kind}"] = tensor.clone().contiguous()
     if path is not None:
-        save_file(tensors, path)
+        try:
+            save_file(tensors, path)
+        except SafetensorError as error:
+            raise OSError(f"no file can be written to {path}: {error}.") from error
     return tensors
 
 

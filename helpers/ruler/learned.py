@@ -6,19 +6,23 @@ from contextlib import nullcontext
 from math import prod
 from typing import ClassVar
 
+from transformer_lens.model_bridge import TransformerBridge
+
 from helpers.activation_scaling.attribution import as_scalars
 from helpers.activation_scaling.controls import shuffled
 from helpers.activation_scaling.fitting import fit
 from helpers.activation_scaling.interventions import ActivScalar, Intervention, SteerVec
 from helpers.activation_scaling.objective import Objective
+from helpers.activation_scaling.points import Points
+from helpers.prompts.prompts import Prompts
 from helpers.ruler.edits import (
     Edit,
     GatedVec,
     HeadGates,
     LastDynScalar,
     LoReFT,
-    carried,
     last_points,
+    size_of,
 )
 from helpers.ruler.methods import Method, Seen, register
 from helpers.ruler.relevance import gradient_maps, relevance_rules
@@ -54,6 +58,21 @@ class Learned(Method):
 
     def make(self, seen: Seen, layer: int) -> Edit:
         return places_of(seen, self.fitted(seen, layer))
+
+
+def carried(model: TransformerBridge, fitted: Intervention, places: int) -> Edit:
+    """The edit of a fitted intervention at the last token, for prompts of any length."""
+    points, state = fitted.points, fitted.state_dict()
+    layers = points.layers
+
+    def on(prompts: Prompts) -> Intervention:
+        where = Points.of(model, prompts.n_pos, sites=points.sites, layers=layers, positions=[-1])
+        made = type(fitted)(where, dtype=fitted.vec().dtype, device=fitted.vec().device)
+        made.load_state_dict(state)
+        return made
+
+    only = layers[0] + 1 if len(layers) == 1 else None
+    return Edit(on, size_of(fitted.vec()), places, only)
 
 
 def places_of(seen: Seen, made: Intervention) -> Edit:

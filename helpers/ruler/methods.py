@@ -18,6 +18,8 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from helpers.activation_scaling.interventions import SteerVec
 from helpers.activation_scaling.objective import logit_diff
+from helpers.models import checks
+from helpers.models.checks import real
 from helpers.models.direct import logit_diff_vector
 from helpers.models.resume import Run
 from helpers.models.run import last_logits, unembed
@@ -165,5 +167,12 @@ def told(
 
 
 def of_length(vectors: Float[Tensor, "n d_model"], length: float) -> Float[Tensor, "n d_model"]:
-    """Vectors of a given length; the ruler chooses how much of them is added."""
+    """Vectors of a given length; the ruler chooses how much of them is added.
+
+    Raises:
+        TypeError, ValueError: a vector that is zero or not finite, or such a length.
+    """
+    length = real("length", length, 0)
+    if (checks.vectors("vectors", vectors) == 0).all(-1).any():
+        raise ValueError("a vector is zero: it has no direction to steer in.")
     return length * vectors / vectors.norm(dim=-1, keepdim=True)

@@ -16,6 +16,8 @@ from jaxtyping import Float
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
+from helpers.models import checks
+from helpers.models.checks import whole
 from helpers.models.formulas import facts, require
 from helpers.models.hooks import hooked
 from helpers.models.norms import Norm
@@ -45,17 +47,19 @@ def pullback(
         In nats per unit of the stream.
 
     Raises:
-        ValueError: layers that are not rising, or a model whose logits are not its final norm
-            and W_U.
+        TypeError, ValueError: layers that are not rising or not there; observables of another
+            width; a model whose logits are not its final norm and W_U.
     """
     require(model, "norms", "logits")
-    layers, n_texts = list(layers), len(run.tokens)
-    if layers != sorted(set(layers)) or not layers:
-        raise ValueError(f"layers must be rising, not {layers}.")
+    m, size = checks.vectors("m", m, model.cfg.d_model), whole("batch_size", batch_size)
+    found, n_texts = checks.rows(layers, model.cfg.n_layers, "layer").tolist(), len(run.tokens)
+    if found != sorted(set(found)):
+        raise ValueError(f"layers must be rising, not {found}.")
+    layers = found
     flat, final = m.reshape(-1, m.shape[-1]), Norm.of(model, "ln_final")
     sums = flat.new_zeros(len(layers), *flat.shape)
     pairs = torch.cartesian_prod(torch.arange(len(flat)), torch.arange(n_texts))
-    for pair in pairs.to(flat.device).split(batch_size):
+    for pair in pairs.to(flat.device).split(size):
         observable, text = pair.unbind(1)
         # A zero is added to the stream at each layer: its gradient is the stream's.
         zeros = flat.new_zeros(len(layers), len(pair), flat.shape[-1]).requires_grad_()
@@ -84,7 +88,11 @@ def all_paths(model: TransformerBridge, layer: int) -> Iterator[Path]:
     """Every path from the stream in front of a layer to the end, the direct one first.
 
     There are (2 + 2·heads) to the power of the layers left: for tiny models only.
+
+    Raises:
+        TypeError, ValueError: no such layer.
     """
+    whole("layer", layer, 0, model.cfg.n_layers + 1)
     if layer == model.cfg.n_layers:
         yield ()
         return

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from scipy.stats import ttest_rel
 
 from helpers.results.fronts import hypervolume
-from helpers.results.intervals import student_interval
+from helpers.results.intervals import numbers, student_interval
 from helpers.ruler.axes import BUDGETS, MAIN
 
 UNIT = ["task", "seed"]
@@ -25,11 +25,15 @@ def at_budget(table: pd.DataFrame, column: str, budget: float = MAIN) -> pd.Data
     """A column of the table at one budget: a row for each unit, a column for each method.
 
     Raises:
-        ValueError: a budget that the table does not have.
+        ValueError: a budget or column that the table does not have, or two rows for one entry.
     """
+    if column not in table:
+        raise ValueError(f"the table has no column {column!r}; it has {', '.join(table)}.")
     rows = table[np.isclose(table["budget"], budget)]
     if rows.empty:
         raise ValueError(f"the table has no budget {budget}; it has {set(table['budget'])}.")
+    if (twice := rows.duplicated([*UNIT, "method"])).any():
+        raise ValueError(f"the table has two rows of {rows[twice].iloc[0]['method']!r} for a unit.")
     return rows.pivot(index=UNIT, columns="method", values=column)
 
 
@@ -58,8 +62,13 @@ def hypervolumes(table: pd.DataFrame) -> pd.DataFrame:
 
     The box goes from doing nothing (E_0 of the untouched model) and twice the largest budget to
     both at 0; a strength that makes E_0 worse than doing nothing adds no volume.
+
+    Raises:
+        ValueError: an E_0 or a damage that is not finite.
     """
     rows = []
+    if not np.isfinite(table[["E0", "E0_base", "kl"]].to_numpy(float)).all():
+        raise ValueError("the table has an E0, E0_base or kl that is not finite.")
     budgets = table[table["budget"] > 0].assign(minus_kl=lambda one: -one["kl"])
     for (task, seed, method), part in budgets.groupby([*UNIT, "method"]):
         reference = [min(part["E0_base"].iloc[0], -1e-6), -2 * max(BUDGETS)]
@@ -71,11 +80,16 @@ def hypervolumes(table: pd.DataFrame) -> pd.DataFrame:
 def holm(p_values: ArrayLike) -> np.ndarray:
     """P values adjusted for how many there are, by Holm's (1979) step-down procedure.
 
+    Raises:
+        TypeError, ValueError: none, or one that is no probability.
+
     Example:
         >>> holm([0.01, 0.04, 0.03])
         array([0.03, 0.06, 0.06])
     """
-    p = np.asarray(p_values, dtype=float)
+    p = numbers("p_values", p_values)
+    if p.min() < 0 or p.max() > 1:
+        raise ValueError(f"p values lie between 0 and 1, not between {p.min()} and {p.max()}.")
     order, n = np.argsort(p), len(p)
     stepped = np.maximum.accumulate(p[order] * (n - np.arange(n)))
     adjusted = np.empty(n)
@@ -95,14 +109,20 @@ def pairwise(values: pd.DataFrame, methods: Sequence[str] | None = None) -> pd.D
         ``high`` (of this pair alone), ``p`` and ``p_holm``; n is the number of rows.
 
     Raises:
-        ValueError: fewer than two rows that have all methods.
+        ValueError: fewer than two rows that have all methods; fewer than two methods, one twice, or
+            one that there is no column of; infinity.
     """
-    values = values[list(methods) if methods is not None else list(values)].dropna()
+    methods = list(values if methods is None else methods)
+    if unknown := [name for name in methods if name not in values]:
+        raise ValueError(f"there is no method {unknown[0]!r}; use {', '.join(values)}.")
+    if len(set(methods)) < max(2, len(methods)):
+        raise ValueError(f"pairs need two different methods at least, not {methods}.")
+    values = values[methods].dropna()
     if len(values) < 2:
         raise ValueError(f"{len(values)} rows have all methods: pairs need two at least.")
     rows = []
     for first, second in combinations(values, 2):
-        difference = (values[first] - values[second]).to_numpy()
+        difference = numbers(f"{first} less {second}", values[first] - values[second], least=2)
         interval = student_interval(difference)
         # Two methods that always agree have no spread, and no difference to test.
         p = ttest_rel(values[first], values[second]).pvalue if np.ptp(difference) else 1.0

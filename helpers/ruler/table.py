@@ -14,6 +14,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from transformer_lens.model_bridge import TransformerBridge
 
@@ -52,7 +53,7 @@ def prepared(
 def layers_of(method: Method, n_layers: int) -> list[int]:
     """The layers in front of which a method is tried: after a third and two thirds of them."""
     if method.layers == "each":
-        return [n_layers // 3, 2 * n_layers // 3]
+        return sorted({max(1, n_layers // 3), max(1, 2 * n_layers // 3)})
     return [n_layers]
 
 
@@ -145,14 +146,25 @@ def table_of(
 
 
 def compared(table: pd.DataFrame, recorded: pd.DataFrame) -> pd.DataFrame:
-    """Largest differences of E0, F and kl between two tables, by method, in nats."""
+    """Largest differences of E0, F and kl between two tables, by method, in nats.
+
+    Returns:
+        These, and how many rows of the first table they are of; methods that only one has are left
+        out.
+
+    Raises:
+        ValueError: no row in common, or a number that is not finite.
+    """
     both = table.merge(recorded, on=KEYS, suffixes=("", "_recorded"))
     if both.empty:
         raise ValueError("the two tables have no row in common.")
     differences = {"method": both["method"]}
     for name in ("E0", "F", "kl"):
         differences[name] = (both[name] - both[f"{name}_recorded"]).abs()
-    return pd.DataFrame(differences).groupby("method").max()
+        if not np.isfinite(differences[name]).all():  # max() would leave it out
+            raise ValueError(f"a difference of {name} is not finite.")
+    by_method = pd.DataFrame(differences).groupby("method")
+    return by_method.max().assign(rows=by_method.size())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -167,19 +179,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=TASKS)
     given = parser.parse_args(arguments)
-    # Refuse a place that cannot be written before any long work.
+    # Refuse before any long work what cannot be written, read or measured.
+    for name, values in (("seeds", given.seeds), ("tasks", given.tasks)):
+        if len(set(values)) < len(values):
+            parser.error(f"--{name}: one is given twice")
+    if min(given.seeds) < 0:
+        parser.error(f"--seeds: {min(given.seeds)} must be at least 0")
     try:
         check_path(given.out)
     except (ValueError, OSError) as error:
         parser.error(f"--out: {error}")
+    former = None
+    if given.recorded is not None:
+        try:  # now, since --out may be the same file
+            former = read_record(given.recorded)
+        except (ValueError, OSError) as error:
+            parser.error(f"--recorded: {error}")
     model = load_model()
     how: dict[str, Any] = {"tasks": list(given.tasks), "seeds": given.seeds}
-    table = table_of(model, folder=SETTINGS.cache / "sweeps", **how)
-    record(table, given.out, provenance(model, **how, **SIZES))
+    try:
+        table = table_of(model, folder=SETTINGS.cache / "sweeps", **how)
+    except RuntimeError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 1
+    origin = provenance(model, **how, **SIZES)
+    record(table, given.out, origin)
     print(f"{len(table)} rows recorded in {given.out}")
-    if given.recorded is not None and given.recorded.exists():
-        print("Largest differences from the recorded table, in nats:")
-        print(compared(table, read_record(given.recorded)[0]).to_string())
+    if former is not None and former[1]["weights"] != origin["weights"]:
+        print(f"Not compared: {given.recorded} is of another model, {former[1]['model']}.")
+    elif former is not None:
+        print(f"Largest differences from the {len(former[0])} recorded rows, in nats:")
+        print(compared(table, former[0]).to_string())
     return 0
 
 

@@ -60,6 +60,9 @@ def test_failed_settings_are_told_and_retried_and_replace_no_good_table(command,
         (["--values", "1", "-1"], "--values: -1 must be at least 0|expected at least one"),
         (["--values", "nan"], "--values: nan must be"),
         (["--rate-vector", "inf"], "--rate-vector: inf must be"),
+        (["--margin", "1", "1.0"], "--margin: one is given twice"),
+        (["--n-fit", "2", "2"], "--n-fit: one is given twice"),
+        (["--n-fit", "9", "--n-train", "8"], "--n-fit: there are 8 training prompts"),
     ],
 )
 def test_bad_options_are_refused_before_a_model_is_loaded(

@@ -50,6 +50,23 @@ def test_a_run_has_its_own_file_and_the_book_s_own_has_none(tmp_path):
         recorded.file_of(Settings(seed=100, profile="smoke"), tmp_path)
 
 
+def test_a_model_of_the_hub_has_a_file_that_pages_read(tmp_path):
+    other = Settings(model="EleutherAI/pythia-70m")
+    assert recorded.file_of(other, tmp_path).parent == tmp_path
+
+
+def test_a_damaged_file_is_found_before_a_chapter_runs(tmp_path, monkeypatch):
+    path = tmp_path / "smollm2-seed-1.csv"
+    done = executed("a/one.ipynb", {})
+    recorded.write(path, [done], {done.path: "abc"})
+    path.write_text("id\n")
+    monkeypatch.setattr(recorded, "file_of", lambda: path)
+    monkeypatch.setattr(recorded, "execute_all", lambda *args: pytest.fail("a chapter ran"))
+    assert "was changed after it was recorded" in recorded.main(["paths"])
+    path.with_suffix(".json").unlink()
+    assert recorded.main(["paths"]).startswith("Error:")
+
+
 def test_the_digest_of_a_chapter_depends_on_its_code_and_not_on_its_prose(tmp_path):
     path = ROOT / "book" / "observable-propagation" / "paths.ipynb"
     copy, text = tmp_path / "paths.ipynb", path.read_text(encoding="utf-8")
