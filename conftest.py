@@ -1,5 +1,7 @@
 """Each notebook is executed once: nbmake tests it, and the tests' site is built from that run.
 
+Solutions to a chapter's exercises run after its own cells and are tested by the same run.
+
 Applies to everything that pytest collects, notebooks included. Workers of pytest-xdist share the
 executed notebooks and the site through files in ``_build/smoke``.
 """
@@ -11,8 +13,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from unittest import mock
 
+import nbformat
+import nbmake.nb_run
 import nbmake.pytest_items
 import pytest
 from filelock import FileLock
@@ -23,11 +28,16 @@ from nbmake.nb_run import NotebookRun
 from book._ext import cache
 from book._ext.execute import environment
 from book._ext.timings import last_times, longest_first
+from tests.solutions import with_solutions, without_solutions
 
 OUT = cache.ROOT / "_build" / "smoke"  # apart from the reader's site, whose results stay valid
 # One folder a test session; the workers of a session have one id.
 SESSION = OUT / "sessions" / os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))
 PATIENCE = 3600  # seconds that the site waits for notebooks that other workers execute
+
+
+def read_with_solutions(path: str, version: int) -> nbformat.NotebookNode:
+    return with_solutions(nbformat.read(path, version))
 
 
 class KeptRun(NotebookRun):
@@ -38,13 +48,18 @@ class KeptRun(NotebookRun):
         SESSION.mkdir(parents=True, exist_ok=True)
         try:
             key = cache.key_of(path)
-            with mock.patch.dict(os.environ, environment(2)):
+            reader = SimpleNamespace(read=read_with_solutions)
+            with (
+                mock.patch.dict(os.environ, environment(2)),
+                mock.patch.object(nbmake.nb_run, "nbformat", reader),
+            ):
                 result = super().execute()
             if path in cache.notebooks() and result.error is None:
                 (OUT / "_build").mkdir(parents=True, exist_ok=True)
                 with FileLock(OUT / "keep.lock"):
                     results = get_cache(OUT / "_build" / ".jupyter_cache")
-                    cache.keep(results, path, result.nb, time.perf_counter() - start, key)
+                    seconds, chapter = time.perf_counter() - start, without_solutions(result.nb)
+                    cache.keep(results, path, chapter, seconds, key)
             outcome = "" if result.error is None else outcome
             return result
         finally:  # else the site would wait for it
