@@ -50,6 +50,10 @@ WRONG = {
         "the book's helper": ("-total.mean()", "book.faithfulness(plus, minus, base)"),
     },
     "part3": {
+        "no gradient": (
+            "return effect + lambda_f * faith -",
+            "theta = theta.detach()\n    return effect + lambda_f * faith -",
+        ),
         "sign of minimality": ("- lambda_m", "+ lambda_m"),
         "sign of faithfulness": ("lambda_f * faith", "-lambda_f * faith"),
         "weights exchanged": ("lambda_f * faith - lambda_m", "lambda_m * faith - lambda_f"),
