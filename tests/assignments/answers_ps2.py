@@ -7,6 +7,7 @@ LOGS, Q = f"logits{REST}", f"base{REST}"
 MINIMAL = "theta.norm(dim=1).sum()"
 MINUS = "scalars.applied(model, -1.0)"
 CLEAN = "clean = last_logits(model, prompts.tokens)"
+GRADIENT = '(gradient,) = torch.autograd.grad(terms["psi"], theta)'
 CLAMP = "            theta.clamp_(-bound, bound)\n"
 FRONT, RANKED = "left & ~(dominated & left).any(1)", "    return ranks\n"
 
@@ -70,6 +71,11 @@ WRONG = {
     },
     "part4": {
         "descent": ("theta += rate", "theta -= rate"),
+        "stops when Ψ falls": (
+            GRADIENT,
+            'if _ and terms["psi"] < last:\n            break\n'
+            f'        last = terms["psi"].detach()\n        {GRADIENT}',
+        ),
         "trained on the test set": (CLEAN, f"prompts = task.test\n    {CLEAN}"),
         "β = −1 left out": (MINUS, "scalars.applied(model, 1.0)"),
         "β = 0 for −1": (MINUS, "scalars.applied(model, 0.0)"),
