@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
 
 from .values import Wrong
@@ -21,6 +22,9 @@ def own_work(function: Callable, *names: str) -> None:
         if id(one) in seen:
             continue
         seen[id(one)] = one  # kept, so that its id stays its own
+        code = getattr(one, "__code__", None)
+        if code and code.co_name in names and _from_book(code.co_filename):
+            raise Wrong(_called(function, code.co_name))  # under another name too
         if str(getattr(one, "__module__", "")).startswith("helpers."):
             if getattr(one, "__name__", "") in names:
                 raise Wrong(_called(function, one.__name__))
@@ -30,7 +34,7 @@ def own_work(function: Callable, *names: str) -> None:
             reached, used = _reached(one), _names(one.__code__)
             waiting += reached
             for module in reached:
-                if isinstance(module, ModuleType) and module.__name__.startswith("helpers."):
+                if isinstance(module, ModuleType) and _from_book(str(vars(module).get("__file__"))):
                     waiting += [getattr(module, name, None) for name in used]
             if any(name.startswith("helpers.") for name in used):  # imported inside
                 for name in used & set(names):
@@ -40,6 +44,10 @@ def own_work(function: Callable, *names: str) -> None:
             parts += [vars(type(one)).get("__call__")]
             parts += one.args if isinstance(one, partial) else ()
             waiting += [part for part in parts if isinstance(part, (FunctionType, partial))]
+
+
+def _from_book(file: str) -> bool:
+    return "helpers" in Path(file).parts
 
 
 def _called(function: Callable, name: str) -> str:

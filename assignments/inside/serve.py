@@ -96,18 +96,20 @@ def _work(channel: socket.socket, policy: dict, apart: bool) -> None:
             os.chdir(policy["scratch"])
         walls.limit(policy["memory_bytes"], policy["file_bytes"])
         walls.drop_privileges(policy["slot"])
-        if not apart:
-            walls.landlock(policy["readable"], [policy["scratch"]])
-        with contextlib.suppress(OSError):  # a second wall, which a container may not allow
-            walls.narrow()
+        held = ["namespaces"] if apart else []
+        if not apart and walls.landlock(policy["readable"], [policy["scratch"]]):
+            held.append("Landlock")
+        if walls.narrow():  # a second wall, which a container may not allow
+            held.append("seccomp")
     except OSError as error:
         wire.send(channel, json.dumps({"id": "start", "error": ["OSError", str(error)]}).encode())
         return
     here = os.getcwd()
     for name in ("HOME", "TMPDIR", "IPYTHONDIR", "MPLCONFIGDIR", "XDG_CACHE_HOME"):
         os.environ[name] = here
+    sys.path.insert(0, here)  # as in a notebook, for modules that a student's cell writes
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    Worker(channel).run()
+    Worker(channel).run(held)
 
 
 class _Models(pickle.Unpickler):
@@ -143,9 +145,9 @@ class Worker:
         # Bound before any student code runs, which may replace the modules' functions.
         self.untouched, self.own_work = checks.untouched, checks.own_work
 
-    def run(self) -> None:
-        """Answer until the grader closes the channel."""
-        wire.send(self.channel, json.dumps({"id": "start", "value": None}).encode())
+    def run(self, held: list[str]) -> None:
+        """Say what this process is held by, then answer until the grader closes the channel."""
+        wire.send(self.channel, json.dumps({"id": "start", "value": held}).encode())
         while True:
             try:
                 body = wire.receive(self.channel)

@@ -178,14 +178,17 @@ def landlock(readable: list[str], writable: list[str]) -> bool:
     return True
 
 
-def narrow() -> None:
+def narrow() -> bool:
     """Refuse system calls that no answer needs, for good: namespaces, mounts, network sockets.
 
     Linux on the two common processors; needs that no privileges can be gained any more.
+
+    Returns:
+        Whether the system has such a filter and allowed this one.
     """
     # A table of calls, then a program for the kernel: (code, jump if true, if false, value).
     if sys.platform != "linux" or platform.machine() not in CALLS:
-        return
+        return False
     load, equal, at_least, has_bit, answer = 0x20, 0x15, 0x35, 0x45, 0x06
     refuse, allow = (answer, 0, 0, 0x50000 | 1), (answer, 0, 0, 0x7FFF0000)  # EPERM
     architecture, clone, socket, refused = CALLS[platform.machine()]
@@ -201,7 +204,10 @@ def narrow() -> None:
     code = b"".join(struct.pack("HBBI", *step) for step in program)
     code = ctypes.create_string_buffer(code)  # has to live until the call
     whole = struct.pack("HxxxxxxP", len(program), ctypes.addressof(code))
-    _call("prctl", 22, _long(2), whole)
+    with contextlib.suppress(OSError):
+        _call("prctl", 22, _long(2), whole)
+        return True
+    return False
 
 
 def drop_privileges(slot: int) -> None:

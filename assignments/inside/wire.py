@@ -38,7 +38,8 @@ def encode(value: object, depth: int = 0) -> object:
     if value is None or type(value) is bool:
         return value
     if isinstance(value, str):
-        return str(value).encode("utf-8", "replace").decode("utf-8")
+        plain = str.__str__(value)  # of a subclass too, such as an enumeration of texts
+        return plain.encode("utf-8", "replace").decode("utf-8")
     if isinstance(value, (int, float)) and not isinstance(value, np.generic):
         plain = int(value) if isinstance(value, int) else float(value)  # of subclasses too
         return plain if abs(plain) < 2**63 or type(plain) is float else float(plain)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import contextlib
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,6 +12,8 @@ from IPython.core.inputtransformer2 import TransformerManager
 from nbformat import NotebookNode
 
 from assignments.tools.sources import SOURCE, marks, read_set, regions, shown
+
+MAX_TRANSFORM = 2e6  # characters × magics: about a second
 
 
 @dataclass(frozen=True)
@@ -89,10 +93,16 @@ def parse(source: str) -> ast.Module | None:
     """The syntax tree of a cell, magics included; None if it has none."""
     if source.lstrip().startswith("%%"):  # %%time and the like: what they run
         source = source.lstrip().partition("\n")[2]
-    try:
-        return ast.parse(TransformerManager().transform_cell(source))
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+    errors = (SyntaxError, ValueError, RecursionError, MemoryError, RuntimeError)
+    with contextlib.suppress(*errors):
+        return ast.parse(source)
+    # IPython reads the whole cell again for each magic: many in a long cell would take hours.
+    magics = len(re.findall(r"(?m)^\s*[%!?]|=\s*[%!]|\?\s*$", source))
+    if len(source) * (1 + magics) > MAX_TRANSFORM:
         return None
+    with contextlib.suppress(*errors):
+        return ast.parse(TransformerManager().transform_cell(source))
+    return None
 
 
 def bound(source: str, only_functions: bool = False) -> list[str]:

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import os
-import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -20,9 +18,10 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from assignments.tools import feedback, integrity
+from assignments.tools.fair import with_older, wrong_case
 from assignments.tools.frame import Frame, read_frame
 from assignments.tools.gradebook import Gradebook
-from assignments.tools.matching import Answer, match
+from assignments.tools.matching import match
 from assignments.tools.reading import Unreadable, read_cells
 from assignments.tools.records import Record
 from assignments.tools.roster import Roster
@@ -52,6 +51,7 @@ def grade_one(one: Handed, run: Run) -> Record:
 
     start, judge = time.monotonic(), court(one.set, run)
     record = Record(one.set, one.student, one.place, notes=list(one.notes))
+    record.sandbox = judge.nursery.held
     for part in judge.frame.parts:
         record.passed[part] = None
     try:
@@ -59,11 +59,15 @@ def grade_one(one: Handed, run: Run) -> Record:
     except Unreadable as error:
         record.notes.append(f"{error}: a person has to look at it")
         return record
-    plan = match(cells, judge.frame)
+    plan, more = with_older(match(cells, judge.frame), one, judge.frame)
     # Code by its checks; written answers wait for a person.
     results = judge.grade(plan, one.student)
-    record.notes += [*notes, *plan.notes, *judge.notes]
+    record.notes += [*notes, *more, *plan.notes, *judge.notes]
+    beside = "No module named" in " ".join(judge.notes) and ".py" in " ".join(one.notes)
     for result in results:
+        if result.passed is False and beside:
+            result.passed = None
+            result.reason += "; the notebook needs a module handed in beside it: a person runs it"
         record.passed[result.part] = result.passed
         record.reasons[result.part] = result.reason
         record.references |= {result.part: result.reference} if result.reference else {}
@@ -71,7 +75,7 @@ def grade_one(one: Handed, run: Run) -> Record:
         record.answers[part] = {"text": answer.text, "images": answer.images}
         if judge.frame.parts[part].written:
             record.reasons[part] = answer.by_hand
-            if not (answer.text or answer.images):
+            if not answer:
                 record.passed[part], record.reasons[part] = False, "no answer was found"
     record.notes += wrong_case(plan.answers, one.student)
     source = [cell.source for cell in cells if cell.kind == "code"]
@@ -80,15 +84,6 @@ def grade_one(one: Handed, run: Run) -> Record:
     record.suspicious = list(dict.fromkeys(record.suspicious))
     record.seconds = round(time.monotonic() - start, 1)
     return record
-
-
-def wrong_case(answers: dict[str, Answer], student: str) -> list[str]:
-    """A note if an open part was done for the case of another id."""
-    for answer in answers.values():
-        told = re.search(r"^STUDENT\s*=\s*[\"'](.*?)[\"']", answer.text, re.MULTILINE)
-        if told and told[1].strip().casefold() != student.casefold():
-            return [f"STUDENT is {told[1]!r}: the case is that of another id than {student!r}"]
-    return []
 
 
 def _careful(one: Handed, run: Run) -> Record:
@@ -110,8 +105,10 @@ def _ungraded(one: Handed, why: str) -> Record:
 
 def fingerprint_of(one: Handed, run: Run, code: str) -> str:
     """A digest of a submission and of everything that its grade depends on."""
-    known = [code, one.set, str(run.factor), json.dumps(one.notes)]
-    return hashlib.sha256("\n".join(known).encode() + (one.data or b"")).hexdigest()
+    digest = hashlib.sha256("\n".join([code, one.set, str(run.factor), *one.notes]).encode())
+    for each in (one, *one.older):
+        digest.update(each.data or b"")
+    return digest.hexdigest()
 
 
 def code_digest(source: Path) -> str:
@@ -149,6 +146,10 @@ def grade_all(
     print(f"{len(digests)} submissions, {len(waiting)} of them new or changed", flush=True)
 
     for number, record in enumerate(graded(waiting, run, jobs), 1):
+        if number == 1:
+            print(
+                f"student code is held by: {record.sandbox or 'nothing, none has run'}", flush=True
+            )
         record.digest = digests[record.set, record.student]
         book.put(record)
         rows = book.write_tables()

@@ -28,6 +28,9 @@ class Answer:
     images: list[str] = field(default_factory=list)
     by_hand: str = ""  # why a person has to look at it
 
+    def __bool__(self) -> bool:
+        return bool(self.text or self.images)
+
     def add(self, cell: Cell) -> None:
         self.text = f"{self.text}\n\n{cell.source.strip()}".strip()
         self.images += cell.images
@@ -81,7 +84,7 @@ class _Matcher:
         self.own: dict[int, list[Cell]] = {}
         self.code: dict[str, list[Cell]] = {part: [] for part in frame.parts}
         self.answers = {part: Answer() for part in frame.parts}
-        self.loose: list[Cell] = []
+        self.loose: list[Cell] = []  # texts that belong to no part, or only perhaps to one
 
     def place(self, cell: Cell) -> None:
         """Say what one cell is, and put it where it belongs."""
@@ -95,7 +98,7 @@ class _Matcher:
         if index in self.answer_cells:
             self.here = index
         names = bound(cell.source)
-        if names and set(names) <= set(self.wanted) and is_stub(cell.source):
+        if set(names) & set(self.wanted) and is_stub(cell.source):
             return  # as it was handed out
         if not EMPTY.sub("", cell.source):
             return
@@ -137,6 +140,8 @@ class _Matcher:
 
     def _write(self, part: str, cell: Cell, own: bool = False) -> None:
         self.answers[part].add(cell)
+        if own:
+            self.loose.append(cell)
         if own or cell.kind != "markdown":
             self.notes.append(f"{part}: the answer was in a {cell.kind} cell of its own")
 
@@ -216,9 +221,10 @@ class _Matcher:
                 if not cells:
                     answer.add(next(cell for cell in theirs if found in bound(cell.source)))
                 continue
-            for cell in near_by:
+            texts = [cell for cell in self.loose if f"def {wanted}" in cell.source]
+            for cell in near_by + texts:
                 answer.add(cell)
-            if answer.text and f"def {wanted}" not in answer.text:
+            if texts or (answer.text and f"def {wanted}" not in answer.text):
                 answer.by_hand = f"no function {wanted} was found; a person reads the cells"
         return lines
 
@@ -242,7 +248,7 @@ class _Matcher:
 
     def _settle_written(self, part: Part) -> None:
         answer = self.answers[part.id]
-        if answer.text or answer.images:
+        if answer:
             return
         longer = [cell for cell in self.loose if len(cell.source) > 60]
         for cell in longer:

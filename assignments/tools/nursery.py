@@ -54,10 +54,12 @@ class Nursery:
 
     Attributes:
         apart: whether the last sandbox has namespaces of its own.
+        held: what holds it, in words.
     """
 
     limits: Limits = field(default_factory=Limits)
     apart: bool = False
+    held: str = ""
     slot: int = 0
 
     def start(self) -> None:
@@ -134,6 +136,7 @@ class Nursery:
         except (OSError, EOFError, ValueError, wire.BrokenMessage) as error:
             raise SandboxError(f"a sandbox did not start: {error}") from error
         problem = reply["error"][-1] if reply.get("error") else ""
+        self.held = ", ".join([*(reply.get("value") or ()), "limits"])
         if not self.apart and self.limits.isolation == "best":
             problem = NO_NAMESPACES
         if problem:

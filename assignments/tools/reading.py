@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 MAX_BYTES = 2**29
 MAX_SOURCE = 200_000  # characters of a cell
+MAX_TEXT = 4_000_000  # characters of all cells
 IMAGE = re.compile(r"image/(png|jpeg|gif)")
 BASE64 = re.compile(r"[A-Za-z0-9+/=\s]*")
 
@@ -86,6 +87,8 @@ def read_cells(data: bytes) -> tuple[list[Cell], list[str]]:
     cells = [_cell(cell) for cell in raw if isinstance(cell, dict)]
     if not cells:
         raise Unreadable("the file is no notebook (it has no cells)")
+    if sum(len(cell.source) for cell in cells) > MAX_TEXT:
+        raise Unreadable(f"the cells hold more than {MAX_TEXT // 10**6} million characters")
     if len(cells) < len(raw):
         notes.append(f"{len(raw) - len(cells)} cells of the file were damaged")
     return cells, notes

@@ -22,6 +22,7 @@ class Record:
         notes: for the student and the teacher.
         suspicious: for the teacher alone.
         references: by part, what the student's own case gives, for the teacher alone.
+        sandbox: what held the student's code, in words.
     """
 
     set: str
@@ -35,6 +36,7 @@ class Record:
     suspicious: list[str] = field(default_factory=list)
     references: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
+    sandbox: str = ""
 
 
 @dataclass

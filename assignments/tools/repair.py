@@ -29,13 +29,17 @@ def mended(cells: list[Cell], notes: list[str]) -> list[Cell]:
 
 
 def is_stub(source: str) -> bool:
-    """Whether a cell only defines functions that do nothing yet."""
+    """Whether a cell only defines functions that do nothing yet, and constants."""
     tree = parse(source)
-    if tree is None or not all(isinstance(one, ast.FunctionDef) for one in tree.body):
-        return False
-    for function in tree.body:
-        for one in function.body:
-            text = isinstance(one, ast.Expr) and isinstance(one.value, ast.Constant)
-            if not (text or isinstance(one, ast.Pass) or "NotImplemented" in ast.unparse(one)):
-                return False
-    return True
+    functions = [one for one in tree.body if isinstance(one, ast.FunctionDef)] if tree else []
+    for one in tree.body if tree else ():
+        constant = isinstance(one, ast.Assign) and isinstance(one.value, ast.Constant)
+        if not constant and one not in functions:
+            return False
+    for one in (line for function in functions for line in function.body):
+        text = isinstance(one, ast.Expr) and isinstance(one.value, ast.Constant)
+        if not (text or isinstance(one, (ast.Pass, ast.Raise))):
+            return False
+        if isinstance(one, ast.Raise) and "NotImplemented" not in ast.unparse(one):
+            return False
+    return bool(functions)

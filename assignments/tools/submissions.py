@@ -13,31 +13,13 @@ from pathlib import Path
 from zipfile import ZipFile
 
 from assignments.tools.frame import Frame
+from assignments.tools.owners import NOTEBOOK, Owners, stem
 from assignments.tools.reading import MAX_BYTES, text_of
-from assignments.tools.roster import Roster, folded
+from assignments.tools.roster import Roster
 
-NOTEBOOK = re.compile(r"(\.ipynb)(\.(txt|json|md|bin))?( \(\d+\))?$|\.json$", re.IGNORECASE)
 IGNORED = re.compile(
     r"checks(\.py)?|.*_attempt_[\d-]+\.txt|thumbs\.db|desktop\.ini|timestamp\.txt|__MACOSX"
     r"|__pycache__|.*\.pyc",
-    re.IGNORECASE,
-)
-# How the exports of learning platforms name a file or folder.
-LMS = [
-    re.compile(r"(?P<name>.+?)_(?P<id>\d+)_assignsubmission_(?:file|onlinetext)_?(?P<rest>.*)"),
-    re.compile(r"(?P<name>[^\W_A-Z]+)_(?:LATE_)?(?P<id>\d+)_\d+_(?P<rest>.+)"),  # Canvas
-    re.compile(r"(?P<rest1>.+)_(?P<id>[^_]+)_attempt_[\d-]+(?:_(?P<rest>.+))?"),  # Blackboard
-    re.compile(r"(?P<id>[^+]+)\+(?P<rest>[^+]+)\+[^+]+(?:\+.*)?"),  # nbgrader's exchange
-]
-NOISE = re.compile(
-    r"(v?\d+|draft|final(ly)?|copy|kopie|version|new|old|fixed|late|submission|submitted|homework"
-    r"|hw|solutions?|answers?|problem|set|assignment|notebook|untitled|checkpoint|my|the|last|of"
-    r"|done|corrected|export|ipynb)",
-    re.IGNORECASE,
-)
-GROUP = re.compile(
-    r"(section|sec|group|class|lab|tutorial|course|submissions?|submitted|handed.?in|inbox|week"
-    r"|export|download|all)[\W_]*\w{0,3}",
     re.IGNORECASE,
 )
 
@@ -49,6 +31,7 @@ class Handed:
     Attributes:
         place: its path below the folder of submissions, as text.
         data: its bytes; None for something that is no file of a student.
+        older: what the student handed in for this set before, the newest first.
     """
 
     student: str
@@ -57,14 +40,19 @@ class Handed:
     data: bytes | None
     when: float = 0.0
     notes: list[str] = field(default_factory=list)
+    older: list[Handed] = field(default_factory=list)
 
 
 @dataclass
 class _File:
+    """A file; ``packs``: how many parts name each zip file around it, the outermost first."""
+
     parts: tuple[str, ...]
     data: bytes | None
     when: float
     note: str = ""
+    packs: tuple[int, ...] = ()
+    set: str = ""
 
 
 def find(folder: Path, frames: dict[str, Frame], roster: Roster) -> list[Handed]:
@@ -77,22 +65,25 @@ def find(folder: Path, frames: dict[str, Frame], roster: Roster) -> list[Handed]
     longest_first = sorted(frames, key=len, reverse=True)
     names = re.compile(rf"({'|'.join(map(re.escape, longest_first))})(?![0-9])", re.IGNORECASE)
     files = sorted(_files(folder), key=lambda file: (file.when, file.parts))
-    shared = _shared_folders(files, names)
+    for file in files:
+        is_notebook = bool(NOTEBOOK.search(file.parts[-1])) and file.data is not None
+        file.set = _set_of(file, names, frames if is_notebook else {})
+    owners = Owners(files, names, roster)
     found: dict[tuple[str, str], Handed] = {}
     others: list[Handed] = []
     for file in files:
         notebook = bool(NOTEBOOK.search(file.parts[-1])) and file.data is not None
-        set_name = _set_of(file, names, frames if notebook else {})
-        student, note = _student_of(file.parts, names, roster, shared)
+        student, note = owners.of(file)
         late = "the platform says that it was late" if "_LATE_" in file.parts[-1] else ""
         notes = [one for one in (note, file.note, late) if one]
-        one = Handed(student, set_name, "/".join(file.parts), file.data, file.when, notes)
-        if not notebook or not set_name:
+        one = Handed(student, file.set, "/".join(file.parts), file.data, file.when, notes)
+        if not notebook or not file.set:
             others.append(one)
             continue
-        if older := found.get((student, set_name)):
+        if older := found.get((student, file.set)):
             one.notes.append(f"handed in more than once; {one.place} counts, not {older.place}")
-        found[student, set_name] = one
+            one.older = [older, *older.older]
+        found[student, file.set] = one
     for one in others:
         theirs = [key for key in found if key[0] == one.student and one.set in ("", key[1])]
         if theirs and not one.notes:
@@ -158,7 +149,8 @@ def _unzipped(file: _File, left: list[int], depth: int = 0) -> Iterator[_File]:
                 stamp = time.mktime((*entry.date_time, 0, 0, -1))
                 stem = re.sub(r"(?i)\.(zip|ipynb)$", "", parts[-1])
                 whole = (*parts[:-1], stem, *map(_clean, inner))
-                inner_file = _File(whole, archive.read(entry), stamp)
+                packs = (*file.packs, len(parts))
+                inner_file = _File(whole, archive.read(entry), stamp, packs=packs)
                 yield from _unzipped(inner_file, left, depth + 1)
     except Exception as error:  # a damaged file stops nobody
         yield _File(parts, None, when, f"cannot be unpacked ({error})")
@@ -173,15 +165,9 @@ def _clean(name: str) -> str:
     return unicodedata.normalize("NFC", name.encode("utf-8", "replace").decode("utf-8"))
 
 
-def _stem(parts: tuple[str, ...]) -> list[str]:
-    """Parts of a path, the file's without what makes it a notebook."""
-    last = NOTEBOOK.sub("", parts[-1])
-    return [*parts[:-1], last if last != parts[-1] else parts[-1].rpartition(".")[0] or last]
-
-
 def _set_of(file: _File, names: re.Pattern, frames: dict[str, Frame]) -> str:
     """The set that the file, the nearest folder, or the content names."""
-    for part in reversed(_stem(file.parts)):
+    for part in reversed(stem(file.parts)):
         if match := names.search(part):
             return match[1].lower()
     if not frames:
@@ -194,51 +180,3 @@ def _set_of(file: _File, names: re.Pattern, frames: dict[str, Frame]) -> str:
     best = max(votes.values())
     winners = [name for name in votes if votes[name] == best]
     return winners[0] if best and len(winners) == 1 else ""
-
-
-def _rest(part: str, names: re.Pattern) -> str:
-    """What a name says besides the set and words such as "final"."""
-    rest = names.sub(" ", part).strip(" -_.()+")
-    words = [word for word in re.split(r"[\s_\-().+]+", rest) if word]
-    return "" if all(NOISE.fullmatch(word) for word in words) else rest
-
-
-def _shared_folders(files: list[_File], names: re.Pattern) -> set[tuple[str, ...]]:
-    """Folders that hold files of several people, by the files' names."""
-    people: dict[tuple[str, ...], set[str]] = {}
-    for file in files:
-        if NOTEBOOK.search(file.parts[-1]):
-            rest, above = _rest(_stem(file.parts)[-1], names), " ".join(file.parts[:-1])
-            if rest and folded(rest) not in folded(above):
-                people.setdefault(file.parts[:-1], set()).add(folded(rest))
-    return {folder for folder, rests in people.items() if len(rests) > 1}
-
-
-def _owner(parts: tuple[str, ...], names: re.Pattern) -> list[str]:
-    """Folders above a file that may be a person's, the nearest first."""
-    rests = [_rest(part, names) for part in reversed(parts[:-1]) if not GROUP.fullmatch(part)]
-    return [rest for rest in rests if rest]
-
-
-def _student_of(
-    parts: tuple[str, ...], names: re.Pattern, roster: Roster, shared: set
-) -> tuple[str, str]:
-    """The student's id and a note if that is uncertain."""
-    for part in reversed(_stem(parts)):
-        for pattern in LMS:
-            if match := pattern.fullmatch(part):
-                name = match.groupdict().get("name") or ""
-                told = [match["id"], name]
-                if person := roster.find(told):
-                    return person, ""
-                return "_".join(one for one in (name, match["id"]) if one), roster.unknown
-    above = _owner(parts, names)
-    rest = _rest(_stem(parts)[-1], names)
-    candidates = [*above[:1], rest, *above[1:]]
-    if parts[:-1] in shared:
-        candidates = [rest, *above]
-    candidates = [one for one in candidates if one]
-    for one in candidates:
-        if person := roster.find([one]):
-            return person, ""
-    return (candidates or ["/".join(parts[:-1]) or "unnamed"])[0], roster.unknown

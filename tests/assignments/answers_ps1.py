@@ -15,8 +15,7 @@ REST = f"""
     return torch.stack([found[name]"""
 EDIT = "next(model.original_model.parameters()).data.mul_({})"
 AT_POSITION = "h[:, position] += beta * alpha * component[:, None] * unit"
-BETTER = "if not abs(crossing) >= abs(best):"
-CROSSES = "if g0 * g1 <= 0 and g0 != g1:"
+CROSSES = "if g0 * g1 < 0:"
 
 WRONG = {
     "part1": {
@@ -90,15 +89,27 @@ WRONG = {
         "relative change": ("(gaps - base).mean()", "((gaps - base) / base).mean()"),
     },
     "part5": {
-        "nearest grid point": ("return best", "return sorted(zip(map(abs, gaps), betas))[0][1]"),
-        "first crossing from the left": (BETTER, "if best != best:"),
-        "last crossing": (BETTER, "if True:"),
-        "0 for none": ('best = float("nan")', "best = 0.0"),
+        "nearest grid point": (
+            "return min(crossings",
+            "return sorted(zip(map(abs, gaps), betas))[0][1]\n    min(crossings",
+        ),
+        "first crossing from the left": ("(abs(b), b)", "b"),
+        "last crossing": ("(abs(b), b)", "-b"),
+        "the positive one of two": ("(abs(b), b)", "(abs(b), -b)"),
+        "0 for none": ('default=float("nan")', "default=0.0"),
+        "a touch is none": ("if g == 0", "if g != g"),
+        "zeros in a row are none": ("if g == 0", "if g == 0 and list(gaps).count(0) < 2"),
+        "interpolated by NumPy": (
+            "return min(crossings",
+            "import numpy as np\n    order = np.argsort(gaps)\n    if crossings:\n        return "
+            "float(np.interp(0.0, np.array(gaps)[order], np.array(betas)[order]))\n"
+            "    return min(crossings",
+        ),
         "sign of the interpolation": ("b0 - g0 *", "b0 + g0 *"),
         "slope upside down": ("(b1 - b0) / (g1 - g0)", "(g1 - g0) / (b1 - b0)"),
         "midpoint": ("b0 - g0 * (b1 - b0) / (g1 - g0)", "(b0 + b1) / 2"),
         "a line beyond the data": (CROSSES, "if g0 != g1:"),
-        "rising crossings only": (CROSSES, "if g0 < 0 <= g1:"),
+        "rising crossings only": (CROSSES, "if g0 < 0 < g1:"),
         "even grid assumed": ("(b1 - b0) / (g1", "(betas[1] - betas[0]) / (g1"),
     },
     "part8": {
@@ -162,7 +173,7 @@ def turning_point(betas, gaps):
         if gaps[i] * gaps[i + 1] < 0:
             t = gaps[i] / (gaps[i] - gaps[i + 1])
             found.append((1 - t) * betas[i] + t * betas[i + 1])
-    return min(found, key=abs) if found else float('nan')
+    return min(sorted(found), key=abs) if found else float('nan')
 """,
     "part8": """
 STUDENT = "ada"

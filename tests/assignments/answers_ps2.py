@@ -7,6 +7,7 @@ LOGS, Q = f"logits{REST}", f"base{REST}"
 MINIMAL = "theta.norm(dim=1).sum()"
 MINUS = "scalars.applied(model, -1.0)"
 CLEAN = "clean = last_logits(model, prompts.tokens)"
+GRADIENT = '(gradient,) = torch.autograd.grad(terms["psi"], theta)'
 CLAMP = "            theta.clamp_(-bound, bound)\n"
 FRONT, RANKED = "left & ~(dominated & left).any(1)", "    return ranks\n"
 
@@ -50,6 +51,10 @@ WRONG = {
         "the book's helper": ("-total.mean()", "book.faithfulness(plus, minus, base)"),
     },
     "part3": {
+        "no gradient": (
+            "return effect + lambda_f * faith -",
+            "theta = theta.detach()\n    return effect + lambda_f * faith -",
+        ),
         "sign of minimality": ("- lambda_m", "+ lambda_m"),
         "sign of faithfulness": ("lambda_f * faith", "-lambda_f * faith"),
         "weights exchanged": ("lambda_f * faith - lambda_m", "lambda_m * faith - lambda_f"),
@@ -66,6 +71,11 @@ WRONG = {
     },
     "part4": {
         "descent": ("theta += rate", "theta -= rate"),
+        "stops when Ψ falls": (
+            GRADIENT,
+            'if _ and terms["psi"] < last:\n            break\n'
+            f'        last = terms["psi"].detach()\n        {GRADIENT}',
+        ),
         "trained on the test set": (CLEAN, f"prompts = task.test\n    {CLEAN}"),
         "β = −1 left out": (MINUS, "scalars.applied(model, 1.0)"),
         "β = 0 for −1": (MINUS, "scalars.applied(model, 0.0)"),

@@ -264,6 +264,15 @@ def uses_check(notebook: dict) -> None:
     notebook["cells"].append(code("near([1.0], [1.0], 'fine')\nfour = 4"))
 
 
+def writes_module(notebook: dict) -> None:
+    notebook["cells"].insert(2, code(f"%%writefile own_module.py\n{RIGHT[1]}"))
+    at(notebook, "part1")["source"] = "from own_module import times1"
+    at(notebook, "part2")["source"] = (
+        "from enum import Enum\nclass Key(str, Enum):\n    A = 'a'\n"
+        "def times2(x):\n    return {Key.A: [2 * one for one in x]}['a']"
+    )
+
+
 def odd_marks(notebook: dict) -> None:
     at(notebook, "part1")["metadata"]["nbgrader"]["grade_id"] = ["a", {"list": 1}]
     at(notebook, "part2")["id"] = {"no": "text"}
@@ -274,7 +283,7 @@ def odd_marks(notebook: dict) -> None:
 
 FORMS = [split, copied, stub_copied, retyped, backwards, unmarked, elsewhere, after_the_stub]
 FORMS += [in_the_check, renamed, indented, magics, own_names, slow_cells, broken_cells, decorated]
-FORMS += [uses_check, odd_marks, other_types, one_cell]
+FORMS += [writes_module, uses_check, odd_marks, other_types, one_cell]
 
 
 def written_elsewhere(notebook: dict) -> None:

@@ -143,6 +143,18 @@ def test_hidden_inputs_are_told_to_nobody(graded: Graded) -> None:
     assert "ValueError: inputs [2.0, 1.0]" in graded.page("tells-inputs"), "the visible check's are"
 
 
+def test_a_run_says_what_holds_student_code(graded: Graded, monkeypatch) -> None:
+    row = graded.rows["zoë"]
+    assert row.record.sandbox.split(", ")[0] == "namespaces"
+    assert row.record.sandbox.endswith("limits")
+
+    def refused(*arguments) -> None:
+        raise PermissionError("as in a container that allows no filter")
+
+    monkeypatch.setattr(walls, "_call", refused)
+    assert walls.narrow() is False
+
+
 def test_the_table_has_everybody_and_says_what_waits(graded: Graded) -> None:
     with (graded.out / "grades.csv").open(encoding="utf-8") as file:
         rows = {row["student"]: row for row in csv.DictReader(file)}

@@ -6,7 +6,9 @@ import os
 import re
 import shutil
 import sys
+import tomllib
 import zipfile
+from importlib.util import find_spec
 from pathlib import Path
 
 import nbformat
@@ -28,6 +30,7 @@ from assignments.tools.sources import (
     set_names,
     shown,
 )
+from helpers.settings import SETTINGS
 
 pytestmark = pytest.mark.unit
 
@@ -102,6 +105,26 @@ def test_publishing_zips_the_releases_and_links_them(tmp_path: Path) -> None:
     archive = zipfile.ZipFile(site / "assignments" / "ps1.zip")
     files = [f"ps1/checks/{path.name}" for path in sorted(CHECKS.glob("*.py"))]
     assert sorted(archive.namelist()) == [*files, "ps1/ps1.ipynb"]
+
+
+def test_the_container_file_names_what_is_there_and_none_of_the_sources() -> None:
+    text = (ROOT / "assignments" / "Containerfile").read_text(encoding="utf-8")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    copied = set()
+    for line in re.findall(r"^COPY (.+)$", text, re.MULTILINE):
+        copied.update(one for one in line.split()[:-1] if not one.startswith("--"))
+    # What pip builds from, and the folder of `make assignments`; of `assignments` itself nothing.
+    needed = {"pyproject.toml", "constraints.txt", "helpers", project["readme"]}
+    assert copied == {*needed, *project["license-files"], "_build/assignments"}
+    assert all((ROOT / one).exists() for one in copied - {"_build/assignments"})
+    assert all(find_spec(name) for name in re.findall(r"python -m ([\w.]+)", text))
+    used = [*re.findall(r"BOOK_(\w+)", text)]
+    assert used and all(hasattr(SETTINGS, name.lower()) for name in used)
+    installed = {re.match(r"[\w-]+", one)[0] for one in project["dependencies"]}
+    (command,) = re.findall(r'^CMD \["jupyter", "(\w+)"', text, re.MULTILINE)
+    assert f"jupyter{command}" in installed
+    python = re.search(r"FROM python:3\.(\d+)", text)[1]
+    assert int(python) >= int(project["requires-python"].rpartition(".")[2])
 
 
 @pytest.mark.parametrize("name", set_names())

@@ -176,6 +176,61 @@ def test_zip_files_in_a_zip_file_are_opened_and_nothing_damaged_stops_the_class(
     assert all("a person has to look" in " ".join(one.notes) for one in others)
 
 
+def packed(*names: str) -> bytes:
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w") as archive:
+        for name in names:
+            archive.writestr(name, "{}")
+    return data.getvalue()
+
+
+BLACKBOARD = "_attempt_2026-11-20-14-03-22_"
+
+
+@pytest.mark.parametrize(
+    "place, inside, owner",
+    [
+        ("bob.zip", ["ada/ps1.ipynb"], "bob"),
+        ("bob/my work.zip", ["my work/ps1.ipynb", "my work/figure.png"], "bob"),
+        ("doebob_12_902_ps1.zip", ["doeada_11_901_ps1.ipynb"], "doebob_12"),
+        ("Bob_12_assignsubmission_file/Ada_11_assignsubmission_file_ps1.ipynb", [], "Bob_12"),
+        (f"PS1_bob{BLACKBOARD}PS1_ada{BLACKBOARD}ps1.ipynb", [], "bob"),
+        (f"Problem Set 1_b_doe{BLACKBOARD}ps1.ipynb", [], "b_doe"),
+        ("submissions.zip", ["bob/ps1.ipynb"], "bob"),
+    ],
+)
+def test_a_name_that_a_student_writes_inside_makes_nobody_else_of_him(
+    tmp_path: Path, place: str, inside: list[str], owner: str
+) -> None:
+    path = tmp_path / place
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(packed(*inside) if inside else b"{}")
+    write(tmp_path / "ada" / "ps1.ipynb", age=60)
+    assert sorted(who(found(tmp_path))) == sorted([("ada", "ps1"), (owner, "ps1")])
+
+
+def test_a_zip_file_of_a_class_holds_a_class(tmp_path: Path) -> None:
+    inner = packed("x/ps1.ipynb")
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w") as archive:
+        for student in ("ada", "bob"):
+            archive.writestr(f"{student}.zip", inner)
+            archive.writestr(f"{student}/ps2.ipynb", "{}")
+    for name in ("monday.zip", "all.zip"):
+        (tmp_path / name).write_bytes(data.getvalue())
+    both = [(student, name) for student in ("ada", "bob") for name in ("ps1", "ps2")]
+    assert who(found(tmp_path)) == both
+    (tmp_path / "all.zip").unlink()
+    roster = Roster({"monday": {"name": "Mo"}, "ada": {"name": "A"}, "bob": {"name": "B"}})
+    handed = found(tmp_path, roster=roster)
+    assert who(handed) == [("monday", "ps1"), ("monday", "ps2")], "in the roster: a student"
+
+
+def test_group_work_by_number_stays_apart(tmp_path: Path) -> None:
+    handed = found(tmp_path, "section-1/group1.ipynb", "section-1/group2.ipynb")
+    assert len({one.student for one in handed}) == 2
+
+
 def test_a_set_is_recognised_by_what_it_asks_for(tmp_path: Path) -> None:
     cells = [{"cell_type": "code", "source": "def on_the_front(points): ...\ndef psi(): ..."}]
     write(tmp_path / "ada" / "Untitled.ipynb", json.dumps({"cells": cells}))
