@@ -11,12 +11,12 @@ from scipy.stats import binomtest, norm, sem, spearmanr, t
 from torch import Tensor
 
 
-def numbers(name: str, values: Any, least: int = 1) -> np.ndarray:
-    """Finite numbers of any shape, at least so many of them, in one row.
+def numbers(name: str, values: Any, least: int = 1, *, finite: bool = True) -> np.ndarray:
+    """Numbers of any shape, at least so many of them, in one row.
 
     Raises:
         TypeError: something that is no number.
-        ValueError: too few, NaN or infinity.
+        ValueError: too few; NaN or infinity, unless these are allowed.
     """
     if isinstance(values, Tensor):
         values = values.detach().cpu()
@@ -26,7 +26,7 @@ def numbers(name: str, values: Any, least: int = 1) -> np.ndarray:
         raise TypeError(f"{name} must be numbers: {error}.") from None
     if len(found) < least:
         raise ValueError(f"{name} has {len(found)} numbers and needs at least {least}.")
-    if not np.isfinite(found).all():
+    if finite and not np.isfinite(found).all():
         raise ValueError(f"{name} has NaN or infinity in it, of which nothing can be said.")
     return found
 

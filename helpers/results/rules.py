@@ -88,7 +88,8 @@ def above(
     """The mean of independent values is above a limit.
 
     Met if Student's interval lies above the limit, failed if below, open if it contains it; open
-    too if the values are equal, for then their spread is unknown. The power is simulated: values
+    too if the values are equal, for then their spread is unknown, or if one is not defined (NaN or
+    infinite), as a correlation is where nothing varies. The power is simulated: values
     are drawn from this run's, moved so that their mean is ``if_right``.
 
     Args:
@@ -99,15 +100,15 @@ def above(
         seed: of the simulation.
 
     Raises:
-        TypeError, ValueError: fewer than two values, or numbers that are not finite.
+        TypeError, ValueError: fewer than two values, or a limit that is not finite.
 
     Example:
         >>> above([2.0, 3.0, 2.5, 3.5], 1.0, if_right=3.0).met
         True
     """
-    values, of = numbers("values", values, least=2), whole("of", of)
+    values, of = numbers("values", values, least=2, finite=False), whole("of", of)
     n, limit, if_right = len(values), real("limit", limit), real("if_right", if_right)
-    if np.ptp(values) == 0:
+    if not np.isfinite(values).all() or np.ptp(values) == 0:
         return Condition(None, 0.0)
     quantile = t.ppf(1 - 0.05 / max(of, 2), n - 1)
     mean, reach = values.mean(), quantile * sem(values)
@@ -207,7 +208,7 @@ def within(values: ArrayLike, low: float, high: float, *, if_right: float) -> Co
     Raises:
         TypeError, ValueError: as :func:`above`, or limits that leave nothing between them.
     """
-    values = numbers("values", values, least=2)
+    values = numbers("values", values, least=2, finite=False)
     if real("low", low) >= real("high", high):
         raise ValueError(f"nothing lies between {low} and {high}.")
     return every([above(values, low, if_right=if_right), above(-values, -high, if_right=-if_right)])

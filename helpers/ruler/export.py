@@ -10,6 +10,7 @@ from functools import partial
 from math import isfinite
 from pathlib import Path
 
+import torch
 from jaxtyping import Float
 from safetensors import SafetensorError
 from safetensors.torch import save_file
@@ -18,6 +19,9 @@ from torch.nn.functional import normalize
 from transformer_lens.model_bridge import TransformerBridge
 
 from helpers.activation_scaling.interventions import ActivScalar, Intervention, SteerVec
+from helpers.models.hooks import hooked
+from helpers.models.norms import tolerance
+from helpers.models.run import HOOKS, last_logits
 from helpers.ruler.edits import GatedVec, HeadGates, LastDynScalar, LoReFT, ToldVec
 
 # What the tensors of one module may be.
@@ -93,7 +97,7 @@ def export(
     Raises:
         TypeError: an edit of a class that has no such form.
         ValueError: one at other positions than the last, of another model, or whose vectors differ
-            from prompt to prompt.
+            from prompt to prompt; a model that has no module of its own for a site.
         OSError: the file cannot be written.
     """
     made.points.check_model(model)
@@ -103,6 +107,8 @@ def export(
     for site in made.points.sites:
         for row, layer in enumerate(made.points.layers):
             name = _module(model, site, layer)
+            _check_module(model, name, site, layer)
+            name = name.replace("._original_component", "")
             for kind, tensor in _parts(made, made.theta[site][row].detach(), site).items():
                 tensors[f"{name}/{kind}"] = tensor.clone().contiguous()
     if path is not None:
@@ -156,12 +162,48 @@ def _parts(made: Intervention, theta: Tensor, site: str) -> dict[str, Tensor]:
 
 
 def _module(model: TransformerBridge, site: str, layer: int) -> str:
-    """The plain model's name of the module whose output, or for z whose input, the site is."""
+    """Name of the module whose output, or for z whose input, the site is.
+
+    The bridge wraps the plain model's modules, and keeps the plain one in itself; the plain model's
+    name is this one without ``._original_component``.
+    """
     block = model.blocks[layer]
-    found = {"mlp_out": block.mlp, "resid_post": block}.get(site, block.attn)
+    after = {"attn_out": "ln1_post", "mlp_out": "ln2_post"}.get(site)
+    if after in block.submodules:  # what reaches the stream comes out of the norm
+        found = getattr(block, after)
+    else:
+        found = {"mlp_out": block.mlp, "resid_post": block}.get(site, block.attn)
     for name, module in model.original_model.named_modules():
         if module is found:
-            # The bridge wraps the plain model's modules, and keeps the plain one in itself.
-            plain = name.replace("._original_component", "")
-            return f"{plain}.{block.attn.o.name}" if site == "z" else plain
+            return f"{name}.{block.attn.o.name}" if site == "z" else name
     raise ValueError(f"{model.cfg.model_name} has no module of its own for {site}.")
+
+
+@torch.no_grad()
+def _check_module(model: TransformerBridge, name: str, site: str, layer: int) -> None:
+    """Raise ValueError unless the module gives, or for z takes, what is edited at the site.
+
+    Some models add the stream inside of a module, or multiply what it gives.
+    """
+    kept: dict[str, Tensor] = {}
+
+    def keep(module, given, out):
+        value = given[0] if site == "z" else out
+        kept["module"] = (value[0] if isinstance(value, tuple) else value).clone()
+
+    def keep_site(h, hook):
+        kept["site"] = h.clone()
+
+    handle = model.original_model.get_submodule(name).register_forward_hook(keep)
+    try:
+        with hooked(model, [(HOOKS[site].format(layer=layer), keep_site)]):
+            last_logits(model, torch.arange(1, 9, device=model.W_U.device)[None])
+    finally:
+        handle.remove()
+    # A module that the model does not call gives nothing.
+    ours, theirs = kept["site"].flatten(), kept.get("module", kept["site"][:0]).flatten()
+    if len(ours) != len(theirs) or (ours - theirs).norm() > tolerance(ours.dtype) * ours.norm():
+        raise ValueError(
+            f"{model.cfg.model_name}: no module gives {site} of layer {layer} as it is edited. "
+            "Edits of the stream (resid_post) can be exported."
+        )

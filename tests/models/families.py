@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 from transformer_lens.model_bridge import TransformerBridge
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from helpers.models.formulas import facts
 from helpers.models.load import freeze
@@ -38,6 +38,7 @@ GATED = WIDE | EXPERTS | {"layer_types": ["linear_attention", "full_attention"]}
 # What the page calls it -> the model type in transformers, and the configuration.
 FAMILIES = {
     "GPT-2": ("gpt2", GPT),
+    "GPT-2, scores scaled by layer": ("gpt2", GPT | {"scale_attn_by_inverse_layer_idx": True}),
     "GPT-Neo": (
         "gpt_neo",
         {"hidden_size": 32, "num_layers": 2, "num_heads": 4, "max_position_embeddings": 64}
@@ -52,8 +53,10 @@ FAMILIES = {
     "Bloom": ("bloom", GPT | {"hidden_size": 32}),
     "MPT": ("mpt", {"n_layers": 2, "n_heads": 4, "d_model": 32, "max_seq_len": 64, **VOCABULARY}),
     "Falcon 7B": ("falcon", MHA | {"multi_query": True, "parallel_attn": True, "alibi": False}),
+    "Falcon RW": ("falcon", MHA | {"parallel_attn": False, "alibi": True, "bias": True}),
     "StableLM": ("stablelm", GQA | {"use_qkv_bias": True}),
     "StableLM, parallel": ("stablelm", GQA | {"use_parallel_residual": True}),
+    "StableLM, normed queries": ("stablelm", GQA | {"qk_layernorm": True}),
     "StarCoder2": ("starcoder2", GQA),
     "Phi-2": ("phi", MHA),
     "Phi-3": ("phi3", GQA),
@@ -70,6 +73,7 @@ FAMILIES = {
     "Qwen3 MoE": ("qwen3_moe", WIDE | EXPERTS),
     "Gemma": ("gemma", WIDE),
     "Gemma 2": ("gemma2", GEMMA | {"final_logit_softcapping": 2.0}),
+    "Gemma 2, capped scores": ("gemma2", GEMMA | {"attn_logit_softcapping": 1.0}),
     "Gemma 3": ("gemma3_text", GEMMA),
     "VaultGemma": ("vaultgemma", GEMMA),
     "OLMo": ("olmo", GQA),
@@ -87,6 +91,10 @@ FAMILIES = {
     "GLM-4": ("glm4", WIDE),
     "GLM-4 MoE": ("glm4_moe", WIDE | EXPERTS),
     "ERNIE 4.5": ("ernie4_5", WIDE),
+    "ERNIE 4.5 MoE": (
+        "ernie4_5_moe",
+        WIDE | EXPERTS | {"moe_num_experts": 4, "moe_k": 2, "moe_layer_start_index": 1},
+    ),
     "Seed-OSS": ("seed_oss", WIDE),
     "Arcee": ("arcee", GQA),
     "Apertus": ("apertus", GQA),
@@ -97,7 +105,10 @@ FAMILIES = {
     "nanochat": ("nanochat", GQA),
     "OLMo, clipped values": ("olmo", GQA | {"clip_qkv": 0.05}),
     "BitNet": ("bitnet", GQA),
+    "DeepSeek V2": ("deepseek_v2", MHA | LOW_RANK | EXPERTS | {"topk_method": "greedy"}),
     "DeepSeek V3": ("deepseek_v3", MHA | LOW_RANK | EXPERTS),
+    "GLM-4 MoE lite": ("glm4_moe_lite", MHA | LOW_RANK | EXPERTS),
+    "Youtu": ("youtu", MHA | LOW_RANK),
     "Gemma 4": (
         "gemma4_text",
         WIDE
@@ -106,14 +117,26 @@ FAMILIES = {
     ),
     "Qwen3-Next": ("qwen3_next", GATED),
     "AFMoE": ("afmoe", SLIDING | EXPERTS | {"num_dense_layers": 1, "layer_types": None}),
+    "Falcon-H1": (
+        "falcon_h1",
+        GQA | {"mamba_n_heads": 4, "mamba_d_head": 16, "mamba_d_ssm": 64, "mamba_d_state": 8},
+    ),
+    "Bamba": (
+        "bamba",
+        GQA | {"attn_layer_indices": [1], "mamba_n_heads": 4, "mamba_d_head": 16},
+    ),
     "LFM2": ("lfm2", GQA | {"layer_types": ["full_attention", "conv"]}),
     "Jamba": ("jamba", GQA | EXPERTS | {"attn_layer_period": 2, "attn_layer_offset": 1}),
     "Mamba": ("mamba", {"hidden_size": 32, "num_hidden_layers": 2, **VOCABULARY}),
+    "Mamba 2": (
+        "mamba2",
+        {"hidden_size": 32, "num_hidden_layers": 2, "num_heads": 4, "head_dim": 16, **VOCABULARY},
+    ),
     "OPT 350M": ("opt", MHA | {"word_embed_proj_dim": 16, "do_layer_norm_before": False}),
 }
 
 
-def family(name: str, tokenizer) -> TransformerBridge:
+def plain_family(name: str) -> PreTrainedModel:
     """A two-layer random model of a family; no bias or norm weight at its neutral value."""
     kind, values = FAMILIES[name]
     config = AutoConfig.for_model(kind, **values)
@@ -126,7 +149,17 @@ def family(name: str, tokenizer) -> TransformerBridge:
         for weight in hf.parameters():
             noise = torch.randn(weight.shape, generator=generator, dtype=torch.float64)
             weight.add_(0.1 * noise)
-    boot = {"hf_model": hf, "tokenizer": tokenizer, "device": "cpu", "dtype": torch.float64}
+    return hf
+
+
+def family(name: str, tokenizer) -> TransformerBridge:
+    """The same behind a bridge, frozen."""
+    boot = {
+        "hf_model": plain_family(name),
+        "tokenizer": tokenizer,
+        "device": "cpu",
+        "dtype": torch.float64,
+    }
     return freeze(TransformerBridge.boot_transformers(f"tiny {name}", **boot))
 
 

@@ -36,7 +36,7 @@ UNITS = pd.DataFrame(ROWS).assign(E0=-1.0, E0_base=-2.0, kl=0.1)
 # Bad values of an argument, and the calls that take it.
 REFUSED = [
     (
-        LACKING,
+        LACKING[2:],
         [
             lambda bad: above(bad, 0, if_right=1),
             lambda bad: within(bad, 0, 2, if_right=1),
@@ -116,6 +116,12 @@ CALLS = [(bad, call) for values, calls in REFUSED for call in calls for bad in v
 @pytest.mark.parametrize(("bad", "call"), CALLS, ids=map(str, range(len(CALLS))))
 def test_what_says_nothing_is_refused_in_a_sentence(bad, call) -> None:
     refused(call, bad)
+
+
+@pytest.mark.parametrize("undefined", [NAN, INF])
+def test_a_mean_of_what_is_undefined_for_a_unit_stays_open(undefined: float) -> None:
+    values = [5.0, 5.1, undefined, 5.2]
+    assert above(values, 0, if_right=5) == within(values, 0, 9, if_right=5) == (None, 0.0)
 
 
 def test_hits_may_be_of_any_kind_that_is_yes_or_no() -> None:

@@ -13,6 +13,7 @@ from helpers.prompts.prompts import Prompts
 from helpers.ruler.edits import GatedVec, HeadGates, LastDynScalar, LoReFT, ToldVec, last_points
 from helpers.ruler.export import as_steering_vector, attach, export
 from tests.conftest import ARCHITECTURES, random_hf, random_model
+from tests.models.families import family, plain_family
 
 pytestmark = pytest.mark.unit
 
@@ -52,6 +53,45 @@ def test_logits_of_the_plain_model(tokenizer, tmp_path: Path, architecture, kind
         assert torch.equal(plain(prompts.tokens).logits[:, -1], before), "taken off again"
     assert (after - expected).abs().max() <= 1e-5
     assert (after - before).abs().max() > 1e-3, "the edit does something"
+
+
+PLACES = {"attn_out": ActivScalar, "mlp_out": SteerVec, "z": HeadGates, "resid_post": SteerVec}
+REFUSED = {  # the others export all four
+    "GPT-2": set(),
+    "Gemma 3": set(),
+    "OLMo 2": set(),
+    "GLM-4": set(),
+    "Granite": {"attn_out", "mlp_out"},  # multiplies what its modules give
+    "Bloom": {"attn_out", "mlp_out"},  # adds the stream inside of its modules
+    "OPT": {"mlp_out"},  # has no module for its MLP
+    "Cohere": set(),
+    "Phi-2": set(),
+    "Mixtral": set(),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_an_edit_in_any_family_is_at_its_place_or_is_refused(tokenizer, name: str) -> None:
+    """Where a norm comes after attention and MLP, what is edited is what leaves the norm."""
+    model, plain, refused = family(name, tokenizer), plain_family(name), set()
+    tokens = torch.arange(1, 9).view(2, 4)
+    for site, kind in PLACES.items():
+        made = kind(last_points(model, 4, None, site), dtype=torch.float64)
+        made.reset(seed=2, std=0.5)
+        try:
+            tensors = export(model, made)
+        except ValueError as error:
+            assert "no module" in str(error)
+            refused.add(site)
+            continue
+        handles = attach(plain, tensors, 1.0)
+        with torch.no_grad(), made.applied(model, 1.0):
+            found, expected = plain(tokens).logits[:, -1], model(tokens)[:, -1]
+        for handle in handles:
+            handle.remove()
+        assert (found - expected).norm() <= 1e-5 * expected.norm(), site
+        assert (found - plain(tokens).logits[:, -1]).norm() > 1e-3 * expected.norm(), site
+    assert refused == REFUSED[name]
 
 
 def test_what_cannot_be_exported_is_refused(tiny) -> None:

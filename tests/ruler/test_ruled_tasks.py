@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from helpers.ruler.tasks import FIXED, TASKS, ruled
+from helpers.models.tokens import encode
+from helpers.prompts.words import capitals
+from helpers.ruler.tasks import FIXED, TASKS, VARYING, ruled
 
 pytestmark = pytest.mark.integration
 
@@ -33,6 +35,24 @@ def test_training_and_test_words_are_apart_and_transfer_has_test_words(smollm2, 
         assert {*task.test.correct_texts} == {FIXED[name][2]}
     again, other = ruled(smollm2, name, seed=3, **SIZES), ruled(smollm2, name, seed=4, **SIZES)
     assert again.test.texts == task.test.texts != other.test.texts
+
+
+@pytest.mark.parametrize("name", VARYING)
+def test_another_template_has_the_same_words_for_the_same_answers(smollm2, name: str) -> None:
+    task, first = ruled(smollm2, name, seed=3, **SIZES), {}
+    for country, capital in capitals():
+        first[smollm2.tokenizer.decode(encode(smollm2, " " + capital)[:1])] = country, capital
+    both = list(zip(task.test.correct_texts, task.test.wrong_texts))
+    for text, *answers in zip(
+        task.transfer.texts, task.transfer.correct_texts, task.transfer.wrong_texts
+    ):
+        right, wrong = answers
+        assert (right, wrong) in both
+        if name == "IOI":
+            words = {"a": right.strip(), "b": wrong.strip()}
+        else:
+            words = {"country": first[right][0], "wrong": first[wrong][1]}
+        assert text == VARYING[name][1].format(**words)
 
 
 def test_neutral_texts_are_apart_and_followed_by_their_own_token(smollm2) -> None:
