@@ -13,6 +13,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from IPython.display import HTML
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 from matplotlib.transforms import Bbox
@@ -48,8 +49,9 @@ def readable(figure: Figure, *, first_position: int = 0) -> HTML:
 
 def picture_box(figure: Figure) -> Bbox:
     """What a notebook saves of a figure, in inches: the drawn part and a margin."""
-    figure.canvas.draw()  # the layout is settled now
-    box = figure.get_tightbbox(figure.canvas.get_renderer())
+    canvas = FigureCanvasAgg(figure)  # a figure that a notebook has shown has lost its own
+    canvas.draw()  # the layout is settled now
+    box = figure.get_tightbbox(canvas.get_renderer())
     return box.padded(plt.rcParams["savefig.pad_inches"])
 
 

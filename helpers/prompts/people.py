@@ -168,3 +168,29 @@ def two_halves(
         halves[0].extend((name, sex) for name in group[:size])
         halves[1].extend((name, sex) for name in group[size : 2 * size])
     return *halves, dropped
+
+
+def split_rows(
+    female: Bool[Tensor, " person"], per_gender: int, seed: int
+) -> tuple[Int[Tensor, " chosen"], Int[Tensor, " other"]]:
+    """Rows of people in two halves that share none, both with women first, then men.
+
+    Args:
+        female: of each person.
+        per_gender: women, and men, of the first half; the second has all others.
+        seed: of the split.
+
+    Raises:
+        ValueError: too few women or men for two halves.
+    """
+    least = int(min(female.sum(), (~female).sum()))
+    if not 1 <= checks.whole("per_gender", per_gender) < least:
+        raise ValueError(
+            f"{per_gender} of each in a half: two halves have room for 1 to {least - 1}."
+        )
+    generator, chosen, others = torch.Generator().manual_seed(seed), [], []
+    for rows in (female.nonzero()[:, 0], (~female).nonzero()[:, 0]):
+        rows = rows[torch.randperm(len(rows), generator=generator)]
+        chosen.append(rows[:per_gender])
+        others.append(rows[per_gender:])
+    return torch.cat(chosen), torch.cat(others)

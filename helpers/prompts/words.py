@@ -6,6 +6,24 @@ import csv
 from functools import cache
 from importlib.resources import files
 
+# Pairs of nouns that follow a name; the first is the one that grammar or stereotype gives to women.
+# n_same and n_diff are the observable-propagation paper's (§ 7).
+GRAMMAR = {
+    "n_same": (" actress", " actor"),
+    "queen": (" queen", " king"),
+    "heroine": (" heroine", " hero"),
+    "princess": (" princess", " prince"),
+}
+STEREOTYPES = {
+    "n_diff": (" nurse", " programmer"),
+    "secretary": (" secretary", " engineer"),
+    "teacher": (" teacher", " lawyer"),
+    "dancer": (" dancer", " pilot"),
+    "librarian": (" librarian", " mechanic"),
+    "maid": (" maid", " driver"),
+    "assistant": (" assistant", " surgeon"),
+}
+
 
 @cache
 def capitals() -> tuple[tuple[str, str], ...]:

@@ -49,7 +49,8 @@ def test_every_exercise_has_a_folded_hint(path: Path) -> None:
     exercises = re.split(r"^\d+\. ", cell.partition("## Exercises\n")[2], flags=re.MULTILINE)[1:]
     assert exercises
     for exercise in exercises:
-        assert "<details><summary>Hint</summary>" in exercise
+        assert exercise.count("<details><summary>Hint</summary>") == 1
+        assert exercise.count("<details>") == exercise.count("</details>")
 
 
 @pytest.mark.parametrize("path", CHAPTERS, ids=relative)
