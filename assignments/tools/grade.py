@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
+from assignments.inside import walls
 from assignments.tools import feedback, integrity
 from assignments.tools.fair import with_older, wrong_case
 from assignments.tools.frame import Frame, read_frame
@@ -143,6 +145,7 @@ def grade_all(
             book.put(Record(one.set or "?", one.student, one.place, notes=one.notes))
         elif getattr(book.records.get(key), "digest", "") != digests[key]:
             waiting.append(one)
+    book.waiting = {(one.set, one.student): one.place for one in waiting}
     print(f"{len(digests)} submissions, {len(waiting)} of them new or changed", flush=True)
 
     for number, record in enumerate(graded(waiting, run, jobs), 1):
@@ -176,6 +179,11 @@ def _say(place: str, record: Record, frame: Frame) -> None:
         print(f"    {note}", flush=True)
 
 
+def _ends_with_the_run() -> None:
+    """In a worker: end when the process that started it does, however that ended."""
+    walls.prctl(walls.PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def graded(waiting: list[Handed], run: Run, jobs: int, work: Callable = _careful) -> Iterator:
     """Records in the order in which they are done. A worker that dies costs nobody else."""
     if jobs == 0:  # in this process
@@ -185,7 +193,7 @@ def graded(waiting: list[Handed], run: Run, jobs: int, work: Callable = _careful
     while left:
         jobs = min(jobs, len(left))
         context = get_context("spawn")
-        with ProcessPoolExecutor(jobs, mp_context=context) as pool:
+        with ProcessPoolExecutor(jobs, context, initializer=_ends_with_the_run) as pool:
             futures = {pool.submit(work, one, run): one for one in left}
             try:
                 for future in as_completed(futures):

@@ -27,11 +27,13 @@ class Gradebook:
 
     Attributes:
         problems: what is wrong with ``marks.csv``, in words.
+        waiting: files that are still to be graded, by set and student.
     """
 
     def __init__(self, folder: Path, frames: dict[str, Frame], roster: Roster) -> None:
         self.folder, self.frames, self.roster = folder, frames, roster
         self.problems: list[str] = []
+        self.waiting: dict[tuple[str, str], str] = {}
         self.records: dict[tuple[str, str], Record] = {}
         for path in sorted((folder / "records").glob("*/*.json")):
             try:
@@ -41,20 +43,28 @@ class Gradebook:
             self.records[record.set, record.student] = record
 
     def put(self, record: Record) -> None:
-        """Store a record and write the tables again."""
+        """Store a record."""
+        self.waiting.pop((record.set, record.student), None)
         self.records[record.set, record.student] = record
         place = self.folder / "records" / re.sub(r"\W", "_", record.set)
         write(place / f"{slug(record.student)}.json", json.dumps(asdict(record)))
 
     def rows(self) -> list[Row]:
-        """Where everybody stands, marks included, and a row for who handed in nothing."""
+        """Where everybody stands, marks included.
+
+        Who handed in nothing has a row too, and who handed in what is not graded yet.
+        """
         marks, rows = self._marks(), []
+        for (name, student), place in self.waiting.items():
+            if (name, student) not in self.records:
+                notes = ["handed in, not graded yet"]
+                rows.append(Row(Record(name, student, place, notes=notes), 0, {}, {}))
         for key in sorted(self.records):
             rows.append(self._row(self.records[key], marks))
         sets = sorted({name for name, _ in self.records} & set(self.frames))
         for name in sets:
             for student in self.roster.people:
-                if (name, student) not in self.records:
+                if (name, student) not in self.records and (name, student) not in self.waiting:
                     rows.append(Row(Record(name, student, notes=["nothing handed in"]), 0, {}, {}))
         return rows
 

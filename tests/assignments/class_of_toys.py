@@ -6,6 +6,7 @@ import copy
 import io
 import json
 import os
+import time
 import zipfile
 from pathlib import Path
 
@@ -386,6 +387,13 @@ def write_class(folder: Path, version: dict, places: dict[str, Path]) -> None:
     (folder / "link" / "toy.ipynb").symlink_to(places["SOURCE"])
     (folder / "only-pdf").mkdir()
     (folder / "only-pdf" / "toy.pdf").write_bytes(b"%PDF")
+
+
+def sleeps(one: Handed, run: object) -> Record:
+    """Work that says that it has begun, and takes longer than any test."""
+    Path(one.place).touch()
+    time.sleep(600)
+    return Record(one.set, one.student)
 
 
 def ends_its_worker(one: Handed, run: object) -> Record:

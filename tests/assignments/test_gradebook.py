@@ -49,6 +49,18 @@ def test_rows_stay_when_one_more_file_is_graded(tmp_path: Path) -> None:
     assert {row["student"] for row in table(tmp_path / "grades.csv")} == {"1", "2", "ada", "zoe"}
 
 
+def test_a_run_that_is_cut_off_does_not_say_that_nothing_was_handed_in(tmp_path: Path) -> None:
+    one = book(tmp_path, record("1"))
+    one.waiting = {("ps1", "1"): "1/ps1.ipynb", ("ps1", "2"): "2/ps1.ipynb"}
+    one.put(record("1"))
+    one.write_tables()
+    rows = {row["student"]: row for row in table(tmp_path / "grades.csv")}
+    assert rows["2"]["notes"] == "handed in, not graded yet" and rows["2"]["file"] == "2/ps1.ipynb"
+    assert "not graded" not in rows["1"]["notes"] and len(rows) == 2
+    one.put(record("2"))
+    assert [row.record.notes for row in one.rows()] == [[], []]
+
+
 def test_marks_given_by_hand_are_kept_and_count(tmp_path: Path) -> None:
     one = book(tmp_path, record("1"))
     one.write_tables()

@@ -6,9 +6,11 @@ One class hands in a toy set (``class_of_toys``); it is graded once, in real san
 from __future__ import annotations
 
 import csv
+import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psutil
@@ -223,6 +225,28 @@ def test_a_worker_that_ends_costs_nobody_else() -> None:
     assert set(done) == {"ada", "bob", "eve", "zoe"}
     said = {student for student, one in done.items() if "a person has to look" in str(one.notes)}
     assert said == {"bob"}
+
+
+def test_workers_end_with_a_run_that_is_killed(tmp_path: Path) -> None:
+    begun = [tmp_path / "ada", tmp_path / "bob"]
+    program = (
+        "import sys\nfrom class_of_toys import sleeps\n"
+        "from assignments.tools.grade import Run, graded\n"
+        "from assignments.tools.submissions import Handed\n"
+        "if __name__ == '__main__':\n"
+        "    class_ = [Handed(one, 'toy', one, b'') for one in sys.argv[1:]]\n"
+        "    list(graded(class_, Run(), 2, sleeps))\n"
+    )
+    path = os.pathsep.join([str(ROOT), str(Path(__file__).parent)])
+    command = [sys.executable, "-c", program, *begun]
+    run = psutil.Popen(command, env=os.environ | {"PYTHONPATH": path})
+    deadline = time.monotonic() + 120
+    while not all(file.exists() for file in begun) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    workers = [one for one in run.children() if "spawn_main" in " ".join(one.cmdline())]
+    run.kill()
+    run.wait()
+    assert len(workers) == 2 and not psutil.wait_procs(workers, timeout=30)[1]
 
 
 def test_a_set_is_graded_by_the_command_with_a_roster(tmp_path: Path) -> None:
