@@ -121,3 +121,11 @@ def test_points_tied_to_positions_and_head_outputs_are_refused(tiny, prompts):
         DynScalar(Points.of(tiny, 4))
     with pytest.raises(ValueError, match="use z"):
         DynScalar(Points.of(tiny, None, sites=("head_out",)))
+
+
+def test_alpha_of_a_row_of_a_padded_batch_is_that_of_the_prompt_alone(tiny, prompts):
+    intervention = drawn(DynScalar, tiny)
+    row = prompts.tokens[1]  # the shortest, padded
+    padded, alone = (intervention.alpha(tiny, tokens) for tokens in (row, row[: (row >= 0).sum()]))
+    for site, alpha in alone.items():
+        assert alpha.shape == (2, 4) and torch.equal(padded[site], alpha)

@@ -262,3 +262,16 @@ def test_evaluations_in_a_batch_equal_single_ones(tiny, prompts, kind):
         assert (ours.E0, ours.F) == pytest.approx((its.E0, its.F), rel=1e-4, abs=1e-5)
     assert several[1].E0 != pytest.approx(evaluate(tiny, cases[1][0], prompts).E0, abs=1e-4)
     assert evaluate_many(tiny, []) == []
+
+
+def test_cases_that_begin_at_different_positions_share_a_batch(tiny, prompts):
+    """What runs once is what lies in front of all of them, whichever comes first."""
+    cases = []
+    for position in (-1, 0):
+        vector = made(tiny, prompts, positions=[position])
+        vector.reset(seed=1, std=0.5)
+        cases.append((vector, prompts))
+    for some in (cases, cases[::-1]):
+        for (vector, _), found in zip(some, evaluate_many(tiny, some)):
+            single = evaluate(tiny, vector, prompts)
+            assert (found.E0, found.F) == pytest.approx((single.E0, single.F), abs=1e-5)

@@ -95,7 +95,13 @@ def test_a_rank_correlation_sees_order_alone() -> None:
     assert unrelated.low < 0 < unrelated.high
     assert not rank_correlation(a, np.ones(30)).is_finite
     assert not rank_correlation(a[:3], a[:3]).is_finite
-    assert rank_correlation([0.0, 0.2, 0.6, 1.0], [0.2, 0.0, 0.6, 1.0]).is_finite
+    # Ranks 1 2 3 4 and 2 1 3 4: ρ = 0.8, with the standard error √((1 + 0.32)/1).
+    found, reach = (
+        rank_correlation([0.0, 0.2, 0.6, 1.0], [0.2, 0.0, 0.6, 1.0]),
+        1.959964 * 1.32**0.5,
+    )
+    ends = [np.tanh(np.arctanh(0.8) + sign * reach) for sign in (-1, 1)]
+    assert found == pytest.approx((0.8, *ends))
 
 
 def test_an_interval_is_written_with_the_format_of_a_number() -> None:

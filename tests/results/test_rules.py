@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.random import Generator, default_rng
-from scipy.stats import binom
+from scipy.stats import binom, t
 
 from helpers.observable_propagation.coupling import cosine
 from helpers.results import claims, rules
@@ -278,9 +278,25 @@ def test_a_control_that_reaches_as_much_takes_the_power() -> None:
     assert beats(0.5, control, if_right=1.1) == (False, 1.0)
     assert beats(0.5, control, if_right=0.5).power == 0.0
     assert p_value(2.0, control) == 1 / 200 and p_value(0.0, control) == 1.0
+    # 1/200 is enough for one of ten conditions, and not for one of eleven.
+    assert [beats(1.1, control, if_right=1.1, of=of).met for of in (10, 11)] == [True, False]
 
 
 def test_a_mean_that_is_one_of_many_conditions_needs_more() -> None:
     values = [0.5, 1.0, 1.5, 1.0]  # 4.9 standard errors above 0
     assert above(values, 0.0, if_right=1.0, of=2).met
     assert above(values, 0.0, if_right=1.0, of=20).met is None
+
+
+def test_the_power_is_simulated_with_the_populations_spread_and_not_the_samples() -> None:
+    """Against all 256 draws of four values, spread √(4/3) times as far as in the sample."""
+    values, right = np.array([-1.0, 0.0, 0.5, 1.5]), 1.9
+    met = {}
+    for factor in ((4 / 3) ** 0.5, 1.0):
+        moved = right + factor * (values - values.mean())
+        draws = np.stack(np.meshgrid(*[moved] * 4), axis=-1).reshape(-1, 4)
+        reach = t.ppf(0.975, 3) * draws.std(axis=1, ddof=1) / 2
+        met[factor] = np.mean(draws.mean(1) - reach > 0)
+    own, of_sample = met.values()
+    power = above(values, 0, if_right=right).power
+    assert power == pytest.approx(own, abs=0.08) and abs(own - of_sample) > 0.2

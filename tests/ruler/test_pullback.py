@@ -65,3 +65,12 @@ def test_the_pullback_is_the_gradient_of_the_logits(tiny) -> None:
         slope = (up - down) / (2 * step)
         assert torch.allclose(full[row, 0] @ v, slope, rtol=1e-2, atol=1e-3)
     assert (full - frozen).norm() > 1e-3 * full.norm(), "patterns depend on the stream"
+
+
+def test_many_observables_in_batches_of_any_size_are_what_each_is_alone(tiny) -> None:
+    run = Run.of(tiny, tokenize(tiny, list(TEXTS)))
+    m = torch.linspace(-1, 1, 3 * tiny.cfg.d_model, dtype=torch.float64).view(3, -1)
+    together = pullback(tiny, run, m, [0, 1], batch_size=4)
+    for row, one in enumerate(m):
+        alone = pullback(tiny, run, one, [0, 1])
+        assert torch.allclose(together[:, row], alone, rtol=1e-4, atol=1e-5)
