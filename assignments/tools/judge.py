@@ -245,7 +245,8 @@ class Court:
         if re.fullmatch(r"took more than \d+ seconds and was interrupted", text):
             return text
         if stage == "visible":
-            return text if isinstance(error, AssertionError) else f"{kind}: {text}"
+            says = text and isinstance(error, AssertionError)
+            return text if says else f"{kind}: {text}".removesuffix(": ")
         if isinstance(error, AssertionError) and not hasattr(error, "of_student"):
             return getattr(error, "brief", text)
         # From here on the text may be the student's, and repeat what a hidden test gave.

@@ -54,6 +54,7 @@ TRICKS = {
     "exits-cleanly": "import atexit, os\ndef times1(x): os._exit(0)",
     "raises-success": "class Passed(BaseException): pass\ndef times1(x): raise Passed('ok')",
     "raises-assertion": "def times1(x): raise AssertionError('passed')",
+    "says-nothing": "def times1(x): assert False",
     "typed-in": "def times1(x): return [2, 1] if x == [2, 1] else x[:1] + [0]",
     "calls-the-worker": "import gc\nfor one in gc.get_objects():\n"
     "    if type(one).__name__ == 'Worker': one._function = lambda *a: (lambda *b: [2, 1])\n"
