@@ -104,6 +104,11 @@ def run(names: Sequence[str]) -> int:
     if unknown := [name for name in names if name not in known]:
         print(f"There is no chapter {', '.join(unknown)}; use {', '.join(known)}.", file=sys.stderr)
         return 1
+    if silent := [name for name in names if name not in with_claims()]:
+        print(
+            f"{', '.join(silent)} has no claims; use {', '.join(with_claims())}.", file=sys.stderr
+        )
+        return 1
     paths = [known[name] for name in names]
     codes = {notebook: code_digest(notebook) for notebook in paths}
     FOLDER.mkdir(exist_ok=True)

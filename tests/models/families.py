@@ -128,10 +128,6 @@ FAMILIES = {
     "LFM2": ("lfm2", GQA | {"layer_types": ["full_attention", "conv"]}),
     "Jamba": ("jamba", GQA | EXPERTS | {"attn_layer_period": 2, "attn_layer_offset": 1}),
     "Mamba": ("mamba", {"hidden_size": 32, "num_hidden_layers": 2, **VOCABULARY}),
-    "Mamba 2": (
-        "mamba2",
-        {"hidden_size": 32, "num_hidden_layers": 2, "num_heads": 4, "head_dim": 16, **VOCABULARY},
-    ),
     "OPT 350M": ("opt", MHA | {"word_embed_proj_dim": 16, "do_layer_norm_before": False}),
 }
 

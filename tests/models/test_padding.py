@@ -16,7 +16,7 @@ import pytest
 import torch
 
 import helpers
-from helpers.activation_scaling import ascent, attribution, fitting, objective, together
+from helpers.activation_scaling import ascent, attribution, fitting, objective, recorded, together
 from helpers.activation_scaling.dynamic import DynScalar
 from helpers.activation_scaling.interventions import ActivScalar, steered_logits
 from helpers.activation_scaling.points import Points
@@ -179,6 +179,12 @@ MEANS = {
     "fit_many": partial(
         first_step, lambda model, p: fitting.fit_many(model, jobs(model, p), epochs=1).results[0]
     ),
+    "fit_or_read": partial(
+        first_step,
+        lambda model, p: recorded.fit_or_read(model, jobs(model, p), "none.safetensors", epochs=1)[
+            0
+        ],
+    ),
     "fit_batch": partial(
         first_step, lambda model, p: ascent.fit_batch(model, jobs(model, p), 1)[0]
     ),
@@ -222,6 +228,8 @@ REFUSED = {
 # Inner parts of the above, what holds or describes prompts, takes ids of single tokens, or runs one
 # prompt of its own.
 OTHERS = {
+    "recorded.facts_of", "recorded.write",  # of a job, by its tokens
+
     "Runs.of", "Prefix.last_logits", "last_logits_after", "Intervention.check_tokens",
     "check_tokens", "ends", "at_ends", "is_padded", "resolve_position", "tokenize",
     "largest_batch", "rows_of", "step", "continuation", "show_map", "steering.steer",
