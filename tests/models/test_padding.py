@@ -228,10 +228,8 @@ REFUSED = {
 # Inner parts of the above, what holds or describes prompts, takes ids of single tokens, or runs one
 # prompt of its own.
 OTHERS = {
-    "recorded.facts_of", "recorded.write",  # of a job, by its tokens
-
-    "Runs.of", "Prefix.last_logits", "last_logits_after", "Intervention.check_tokens",
-    "check_tokens", "ends", "at_ends", "is_padded", "resolve_position", "tokenize",
+    "recorded.facts_of", "recorded.write", "Runs.of", "Prefix.last_logits", "last_logits_after",
+    "Intervention.check_tokens", "check_tokens", "ends", "at_ends", "is_padded", "resolve_position", "tokenize",
     "largest_batch", "rows_of", "step", "continuation", "show_map", "steering.steer",
     "side_by_side", "token_vectors", "unembed", "resumed_logits", "shared_start", "Edit.logits",
     "gained", "told", "Seen.observables",
