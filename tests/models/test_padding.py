@@ -229,7 +229,8 @@ REFUSED = {
 # prompt of its own.
 OTHERS = {
     "recorded.facts_of", "recorded.write", "Runs.of", "Prefix.last_logits", "last_logits_after",
-    "Intervention.check_tokens", "check_tokens", "ends", "at_ends", "is_padded", "resolve_position", "tokenize",
+    "Intervention.check_tokens", "check_tokens", "ends", "at_ends", "is_padded", "resolve_position",
+    "tokenize",
     "largest_batch", "rows_of", "step", "continuation", "show_map", "steering.steer",
     "side_by_side", "token_vectors", "unembed", "resumed_logits", "shared_start", "Edit.logits",
     "gained", "told", "Seen.observables",
