@@ -2,7 +2,8 @@
 
 Each sentence of the directive ``in-short`` supposes a verdict, as in ``- AS-1 holds: …``. On a page
 whose run came to another one, or whose profile is ``smoke``, the sentence is replaced by that
-verdict. The role ``minutes`` gives the reading time of pages.
+verdict. A chapter that goes beyond the papers' claims has sentences that suppose nothing, as in
+``- measured: … {glue:text}`number` …``. The role ``minutes`` gives the reading time of pages.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from helpers.settings import SETTINGS
 
 WORDS_A_MINUTE = 200  # of plain prose, which has no formulae
 LINES_A_MINUTE = 15  # of code
+MEASURED = "- measured: "  # true in any run: its numbers and verdicts come from there
 ITEM = re.compile(rf"- (?P<id>[A-Z]+-\d+) (?P<verdict>{'|'.join(VERDICTS)}): (?P<text>.+)", re.S)
 
 
@@ -44,12 +46,18 @@ class InShort(SphinxDirective):
         box, found = nodes.container(classes=["in-short"]), short_list()
         box += nodes.paragraph("", "", nodes.strong("", "In short"))
         for item in re.split(r"\n(?=- )", "\n".join(self.content)):
-            match = ITEM.fullmatch(item.strip())
-            if match is None or match["id"] not in INVENTORY:
-                raise self.error(f"“{item}” is not of the form “- AS-1 holds: sentence”.")
-            entry = nodes.list_item("", id=match["id"], supposed=match["verdict"])
+            match, item = ITEM.fullmatch(item.strip()), item.strip()
+            if item.startswith(MEASURED):
+                entry, text = nodes.list_item(""), item.removeprefix(MEASURED)
+            elif match and match["id"] in INVENTORY:
+                entry = nodes.list_item("", id=match["id"], supposed=match["verdict"])
+                text = match["text"]
+            else:
+                raise self.error(
+                    f"“{item}” is not of the form “- AS-1 holds: sentence” or “{MEASURED}sentence”."
+                )
             paragraph = nodes.paragraph()
-            inlines, messages = self.parse_inline(" ".join(match["text"].split()))
+            inlines, messages = self.parse_inline(" ".join(text.split()))
             paragraph += [*inlines, *messages]
             entry += paragraph
             found += entry
@@ -100,12 +108,16 @@ def fill_in(app: Sphinx, doctree: nodes.document, docname: str) -> None:
     others = other_runs(app) if lists else {}
     for found in lists:
         for entry in found.children:
+            if "id" not in entry:  # supposes no verdict
+                continue
+            # The sentence, or what the claim says
             claim = claims.get(entry["id"])
             verdict = claim.verdict if claim else "no verdict"
             (paragraph,) = entry.children
             if verdict != entry["supposed"] or SETTINGS.profile == "smoke":
                 words = INVENTORY[entry["id"]]["statement"]
                 paragraph.children = [nodes.Text(f"The claim: {words}")]
+            # In front of it the claim and this run's verdict
             link = nodes.reference("", entry["id"], refuri=f"#{entry['id'].lower()}")
             chip = nodes.inline("", verdict, classes=["verdict", verdict.replace(" ", "-")])
             paragraph.insert(0, [link, nodes.Text(" "), chip, nodes.Text(" ")])

@@ -82,6 +82,15 @@ def test_a_test_run_has_no_findings(tmp_path, monkeypatch):
     assert "Scalars swap the answers" not in box.get_text()
 
 
+@pytest.mark.parametrize("profile", ["default", "smoke"])
+def test_a_sentence_that_supposes_no_verdict_stands_in_any_run(tmp_path, monkeypatch, profile):
+    page = PAGE.replace("- AS-2 holds: The map is", "- measured: The map is")
+    _, second = built(tmp_path, page, monkeypatch, profile).select(".in-short li")
+    assert second.get_text().split() == "The map is sparse.".split() and not second.select(
+        ".verdict"
+    )
+
+
 def test_other_pages_can_state_how_long_a_page_takes(tmp_path, monkeypatch):
     page = PAGE + "\n\nTime: {minutes}`index`"
     assert "Time: 2 minutes" in built(tmp_path, page, monkeypatch).get_text()
