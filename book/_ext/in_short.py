@@ -71,12 +71,22 @@ class Minutes(SphinxRole):
         return [reading_time(pages=pages, run=False)], []
 
 
+def folded(node: nodes.Node) -> bool:
+    """Whether a block of text is an output, or code that the page shows only when asked."""
+    while node is not None:
+        classes = node.get("classes", []) if isinstance(node, nodes.Element) else []
+        if {"cell_output", "tag_hide-input", "tag_remove-input", "tag_hide-cell"} & {*classes}:
+            return True
+        node = node.parent
+    return False
+
+
 def minutes_to_read(doctree: nodes.document) -> int:
-    """Reading time of a page, code included; outputs are taken in at a glance."""
+    """Reading time of a page and its open code; outputs are taken in at a glance."""
     words, lines = 0, 0
     for node in doctree.findall(nodes.TextElement):
         if isinstance(node, nodes.literal_block):
-            lines += len(node.astext().splitlines())
+            lines += 0 if folded(node) else len(node.astext().splitlines())
         elif isinstance(node, (nodes.paragraph, nodes.title, nodes.caption)):
             words += len(node.astext().split())
     return max(1, round(words / WORDS_A_MINUTE + lines / LINES_A_MINUTE))
@@ -136,7 +146,7 @@ def times(env: BuildEnvironment, pages: list[str], notebook: NotebookNode | None
         return text
     seconds = seconds_to_run(notebook) if notebook else None
     ran = f", {seconds:.0f} seconds to run" if seconds is not None else ""
-    return f"About {text} to read, code included{ran}."
+    return f"About {text} to read, with the code that is not folded{ran}."
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from bs4 import BeautifulSoup, Tag
+from docutils import nodes, utils
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 from sphinx.application import Sphinx
 from sphinx.util.docutils import docutils_namespace
@@ -31,6 +32,13 @@ PAGE = (
 """
     + "word " * 390
 )
+
+
+def new_document(name: str, cells: list[nodes.Node]) -> nodes.document:
+    """A page of some 400 words and these cells."""
+    document = utils.new_document(name)
+    document.extend([nodes.paragraph("", "word " * 400), *cells])
+    return document
 
 
 def built(tmp_path: Path, page: str, monkeypatch, profile: str = "default") -> Tag:
@@ -74,12 +82,28 @@ def test_a_sentence_stands_where_its_verdict_does_and_gives_way_where_not(tmp_pa
         ["verdict", "does-not-hold"],
     ]
     assert [link["href"] for link in box.select("a")] == ["#as-1", "#as-2"]
-    assert "About 2 minutes to read, code included, 42 seconds to run." in box.get_text()
+    assert (
+        "About 2 minutes to read, with the code that is not folded, 42 seconds to run."
+        in box.get_text()
+    )
 
 
 def test_a_test_run_has_no_findings(tmp_path, monkeypatch):
     box = built(tmp_path, PAGE, monkeypatch, profile="smoke").select_one(".in-short")
     assert "Scalars swap the answers" not in box.get_text()
+
+
+def test_only_open_code_takes_time_to_read() -> None:
+    def cell(part: str, *tags: str) -> nodes.container:
+        block = nodes.container("", nodes.literal_block("", "x = 1\n" * 45), classes=[part])
+        return nodes.container("", block, classes=["cell", *tags])
+
+    minutes = []
+    for cells in ([], [cell("cell_input")], [cell("cell_output")]):
+        minutes.append(in_short.minutes_to_read(new_document("page", cells)))
+    for tag in ("tag_hide-input", "tag_remove-input"):
+        minutes.append(in_short.minutes_to_read(new_document("page", [cell("cell_input", tag)])))
+    assert minutes == [2, 5, 2, 2, 2]
 
 
 @pytest.mark.parametrize("profile", ["default", "smoke"])
