@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from concept_erasure import LeaceFitter
 
 from helpers.models.norms import Norm
 from helpers.models.run import last_logits, read_activations
@@ -103,6 +104,15 @@ def test_leace_is_the_published_formula(data) -> None:
     u = u / u.norm()
     expected = x - centred @ whiten @ torch.outer(u, u) @ colour
     torch.testing.assert_close(leace(x, group)(x), expected)
+
+
+@pytest.mark.parametrize("shift", [0.0, 3.0])
+def test_leace_is_its_authors_library_s(data, shift) -> None:
+    x, group = data
+    x = x + shift  # so that the mean matters
+    theirs = LeaceFitter.fit(x, group.long(), shrinkage=False).eraser
+    torch.testing.assert_close(leace(x, group)(x), theirs(x))
+    assert (mean_difference(x, group)(x) - theirs(x)).abs().max() > 0.1
 
 
 def test_shrinkage_mixes_the_covariance_with_a_sphere_of_its_size(data) -> None:
