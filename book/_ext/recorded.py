@@ -4,7 +4,8 @@
 pronouns paths`` with ``BOOK_SEED=100`` and then with 200. Each call executes these chapters and
 writes their claims to ``book/scorecards/MODEL-seed-N.csv``; what other chapters have there stays.
 The file beside it, ``.json``, says what ran: settings, machine, and for every chapter the date, the
-time and a digest of its code.
+time and a digest of its code. Where results have moved to another chapter since, ``ran_in`` names
+the one whose run these are.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Controls: the same numbers at random places, as large as what was learned."""
+"""Controls: the same numbers at random places, as large as what was learned; each number alone."""
 
 from __future__ import annotations
 
@@ -38,3 +38,17 @@ def shuffled(intervention: Intervention, seed: int = 0, *, dim: int | None = Non
     for site, theta in intervention.theta.items():
         control.theta[site].data = permuted(theta.data, generator, dim=dim)
     return control
+
+
+def one_by_one(intervention: Intervention, least: float) -> list[Intervention]:
+    """For each entry of θ of at least this size an intervention that has it alone.
+
+    In the order of the sites, and within a site of its points.
+    """
+    like, alone = intervention.vec(), []
+    for site, theta in intervention.theta.items():
+        for place in map(tuple, (theta.detach().abs() >= least).nonzero().tolist()):
+            one = type(intervention)(intervention.points, dtype=like.dtype, device=like.device)
+            one.theta[site].data[place] = theta.detach()[place]
+            alone.append(one)
+    return alone

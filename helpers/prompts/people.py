@@ -27,11 +27,20 @@ SUBJECT_GROUPS = (  # appendix A.3
     "Man, {name} is so funny, isn't",
     "Really, {name} always works so hard, doesn't",
 )
+OCCUPATION_GROUPS = (  # the paper has the first alone
+    OCCUPATION,
+    "My neighbor {name} works as a",
+    "I heard that {name} wants to become a",
+    "Years ago my cousin {name} became a famous",
+)
 # Others that ask the same, for judging what was settled on the templates above.
 FRESH = {
     SUBJECT: "Honestly, {name} is such a kind neighbor, isn't",
     OBJECT: "What was it like to meet {name}? Well, frankly, I admired",
     OCCUPATION: "Our teacher says {name} is a gifted",
+    OCCUPATION_GROUPS[1]: "After school {name} found work as a",
+    OCCUPATION_GROUPS[2]: "People know that {name} would like to be a",
+    OCCUPATION_GROUPS[3]: "In the end {name} turned into a brilliant",
     SUBJECT_GROUPS[1]: "Wow, {name} is so clever, isn't",
     SUBJECT_GROUPS[2]: "Usually, {name} gets up very early, doesn't",
 }

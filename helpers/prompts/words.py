@@ -24,6 +24,16 @@ STEREOTYPES = {
     "assistant": (" assistant", " surgeon"),
 }
 
+# A text that names nobody and speaks of no one's occupation: what an edit costs is measured on it.
+NEUTRAL = (
+    "The river rises in the hills and runs south through a wide valley. In spring the meadows "
+    "along its banks are under water for some weeks, and in dry summers one can cross it on foot. "
+    "A bridge of grey stone was built there long ago. When it was repaired, the arches were taken "
+    "down and put up again stone by stone. Today the road leads around the town, and the bridge "
+    "carries only bicycles. On clear days the mountains can be seen from it, with snow on the "
+    "highest of them until June."
+)
+
 
 @cache
 def capitals() -> tuple[tuple[str, str], ...]:

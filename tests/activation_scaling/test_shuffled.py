@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from helpers.activation_scaling.controls import permuted, shuffled
+from helpers.activation_scaling.controls import one_by_one, permuted, shuffled
 from helpers.activation_scaling.interventions import ActivScalar, SteerVec
 from helpers.activation_scaling.points import Points
 
@@ -56,3 +56,13 @@ def test_a_permutation_of_all_entries_mixes_the_rows():
     mixed = permuted(values, seed=0)
     assert mixed.shape == values.shape and not ordered(mixed).equal(values)
     assert ordered(mixed.flatten()).equal(values.flatten())
+
+
+def test_large_entries_stand_alone_and_add_up_to_all_of_them(tiny):
+    learned = ActivScalar(Points.of(tiny, 5), dtype=torch.float64)
+    learned.reset(0, std=1.0)
+    alone = one_by_one(learned, 0.5)
+    large = learned.vec().detach() * (learned.vec().detach().abs() >= 0.5)
+    assert len(alone) == large.count_nonzero() > 1
+    assert all(one.vec().count_nonzero() == 1 for one in alone)
+    assert torch.stack([one.vec().detach() for one in alone]).sum(0).equal(large)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from types import SimpleNamespace
 
 import nbformat
@@ -146,6 +147,9 @@ def test_recorded_runs_are_whole_and_have_a_verdict_for_every_result_that_they_n
         pages = {row["page"].removesuffix(".html") for row in table.values()}
         assert pages == set(origin["chapters"])
         assert not any(ran["profile"] == "smoke" for ran in origin["chapters"].values())
+        for id, row in table.items():  # the page has the box of this result today
+            chapter = ROOT / "book" / row["page"].replace(".html", ".ipynb")
+            assert re.search(rf"how_judged\(.*\b{id}\b", chapter.read_text(encoding="utf-8")), id
 
 
 @pytest.mark.parametrize("recorded", [list(INVENTORY), list(INVENTORY)[1:]])

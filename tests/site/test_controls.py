@@ -11,18 +11,14 @@ from tests.site.browsing import WIDTHS
 
 pytestmark = pytest.mark.site
 
-FIRST, PARETO, PRONOUNS = (
-    "activation-scaling/one-prompt",
-    "activation-scaling/pareto",
-    "observable-propagation/pronouns",
-)
+FIRST, PARETO = "activation-scaling/one-prompt", "activation-scaling/pareto"
 # Every figure with pictures behind a control, and the page that it is on.
 SLIDERS = {
     "one-beta": FIRST,
-    "op-question": PRONOUNS,
-    "op-head": PRONOUNS,
+    "op-question": "observable-propagation/pronoun-steering",
+    "op-head": "observable-propagation/shared-features",
     "op-dimension": "observable-propagation/layernorm",
-    "op-norm": "observable-propagation/layernorm",
+    "op-norm": "observable-propagation/real-norms",
     "bias-pair": "observable-propagation/edits",
 }
 EXPLORER, MARKS = "#pareto-explorer", ".points [role=option]:visible"
