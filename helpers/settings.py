@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import platformdirs
 
@@ -37,6 +37,9 @@ ALLOWED = {
         "tcp://host:port or tls://host:port, as the scheduler prints it, or local:N",
     ),
 }
+
+# Packages of the checkout whose modules are run as commands.
+COMMANDS = ("helpers", "book", "assignments", "benchmarks", "live")
 
 T = TypeVar("T")
 
@@ -129,7 +132,23 @@ def hub_name(model: str) -> str:
         ) from None
 
 
-SETTINGS = Settings.from_environment()
+def refuse(error: Exception) -> NoReturn:
+    """Raise an error about a variable; in a command of the book, end with its sentence and 2.
+
+    A command is a module of the checkout that Python runs, as in ``python -m helpers.ruler.table``.
+    In notebooks, tests and programs of other people it is an exception like any other.
+    """
+    program = getattr(sys.modules["__main__"], "__spec__", None)
+    if program is None or program.name.partition(".")[0] not in COMMANDS:
+        raise error
+    print(error, file=sys.stderr)
+    sys.exit(2)
+
+
+try:
+    SETTINGS = Settings.from_environment()
+except ValueError as error:
+    refuse(error)
 
 
 def show_progress() -> bool:

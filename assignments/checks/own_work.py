@@ -13,8 +13,8 @@ from .values import Wrong
 def own_work(function: Callable, *names: str) -> None:
     """Fail if a function, or one that it calls, uses the book's helpers of these names.
 
-    It looks through decorators, partial functions, methods and closures. A function of your own may
-    have the name of a helper.
+    It looks through decorators, partial functions, methods, closures and containers. A function of
+    your own may have the name of a helper.
     """
     waiting, seen = [function], {}
     while waiting:
@@ -39,11 +39,15 @@ def own_work(function: Callable, *names: str) -> None:
             if any(name.startswith("helpers.") for name in used):  # imported inside
                 for name in used & set(names):
                     raise Wrong(_called(function, name))
+        elif isinstance(one, (dict, list, tuple, set, frozenset)):  # put away in a container
+            waiting += list(one.values() if isinstance(one, dict) else one)[:1000]
         else:  # a decorated or partial function, a bound method, an object that can be called
             parts = [getattr(one, name, None) for name in ("__wrapped__", "func", "__func__")]
             parts += [vars(type(one)).get("__call__")]
             parts += one.args if isinstance(one, partial) else ()
             waiting += [part for part in parts if isinstance(part, (FunctionType, partial))]
+            if type(one).__module__ == "__main__":  # an object of the student's own
+                waiting += list(getattr(one, "__dict__", {}).values())
 
 
 def _from_book(file: str) -> bool:

@@ -16,9 +16,10 @@ from assignments.tools.frame import Frame, parse
 from assignments.tools.records import Record, write
 
 MODULES = "gc ctypes inspect importlib socket subprocess multiprocessing builtins pickle".split()
-MODULES += ["sys", "inside"]
+MODULES += "sys inside runpy marshal pkgutil".split()
 CALLS = "exec eval compile __import__ globals get_ipython setattr delattr open breakpoint".split()
 ATTRIBUTES = "__code__ __globals__ __closure__ __subclasses__ f_back f_globals user_ns _getframe"
+SYSTEM = "sys.modules os.environ os.kill os.fork os.forkpty os.system os.popen os.pipe".split()
 PATCHED = "torch np numpy checks helpers book json pickle builtins inside wire".split()
 
 
@@ -33,7 +34,7 @@ def suspicious(source: str) -> list[str]:
             found.append(node.id)
         elif isinstance(node, ast.Attribute):
             text = ast.unparse(node)
-            if node.attr in ATTRIBUTES.split() or text in ("sys.modules", "os.environ", "os.kill"):
+            if node.attr in ATTRIBUTES.split() or text in SYSTEM:
                 found.append(text[:40])
             if isinstance(node.ctx, ast.Store) and text.split(".")[0] in PATCHED:
                 found.append(f"{text[:40]} = …")

@@ -111,6 +111,10 @@ class Nursery:
             last = self.errors.read().decode("utf-8", "replace").strip().splitlines()[-3:]
             self.stop()
             raise SandboxError("student code cannot be run here: " + " ".join(last))
+        # They are loaded. As files they would give a part's answer to a Python of the student's.
+        for name in _modules():
+            if name.startswith("helpers."):
+                place.joinpath(*name.split(".")).with_suffix(".py").unlink()
 
     def session(self) -> Session:
         """A fresh sandbox.

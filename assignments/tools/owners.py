@@ -20,6 +20,11 @@ NOISE = re.compile(
     r"|done|corrected|export|ipynb)",
     re.IGNORECASE,
 )
+# What ends a name and says only which copy of it this is.
+VERSION = re.compile(
+    r"([\W_]+(v\d+|draft|final|copy|version|fixed|submission|corrected)|[\W_]*\(\d+\))+[\W_]*$",
+    re.IGNORECASE,
+)
 GROUP = re.compile(
     r"(section|sec|group|class|lab|tutorial|course|submissions?|submitted|handed.?in|inbox|week"
     r"|export|download|all)[\W_]*\w{0,3}",
@@ -107,7 +112,13 @@ class Owners:
         return [one for one in both if one]
 
     def _rest(self, part: str) -> str:
-        """What a name says besides the set and words such as "final"."""
-        rest = self.names.sub(" ", part).strip(" -_.()+")
-        words = [word for word in re.split(r"[\s_\-().+]+", rest) if word]
-        return "" if all(NOISE.fullmatch(word) for word in words) else rest
+        """What a name says besides the set, words such as "final" and the number of a copy."""
+        pieces, sure = [], False
+        for piece in self.names.sub("\0", part).split("\0"):
+            piece = VERSION.sub("", piece).strip(" -_.()+")
+            words = [word for word in re.split(r"[\s_\-().+]+", piece) if word]
+            told = not all(NOISE.fullmatch(word) for word in words)
+            if told or piece.isdecimal():  # a number may be a group's
+                pieces.append(piece)
+            sure |= told
+        return " ".join(pieces) if sure else ""

@@ -70,7 +70,7 @@ def read_cells(data: bytes) -> tuple[list[Cell], list[str]]:
     text, note = text_of(data)
     notes = [note] if note else []
     try:
-        notebook = json.loads(text.strip("\ufeff\0 \r\n\t"))
+        notebook = json.loads(text.strip("\ufeff\0\x1a \r\n\t"))
     except (ValueError, RecursionError) as error:
         if not text.strip():
             raise Unreadable("the file is empty") from error

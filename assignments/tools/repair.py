@@ -8,11 +8,19 @@ import textwrap
 from assignments.tools.frame import bound, parse
 from assignments.tools.reading import Cell
 
+# Byte order marks, zero-width characters, and spaces that are none to Python.
+UNSEEN = {0xFEFF: None, 0x200B: None, 0x200C: None, 0x2060: None, 0xA0: " ", 0x202F: " "}
+
 
 def mended(cells: list[Cell], notes: list[str]) -> list[Cell]:
-    """Join cells that were split inside a function, and take stray indentation away."""
+    """Join cells that were split inside a function; take stray characters and indentation away."""
     kept: list[Cell] = []
     for cell in cells:
+        if cell.kind == "code" and parse(cell.source) is None:
+            visible = cell.source.translate(UNSEEN)
+            if visible != cell.source and parse(visible) is not None:
+                cell.source = visible
+                notes.append("invisible characters, as copies from a web page have, were left out")
         before = next((one for one in reversed(kept) if one.source.strip()), None)
         dedented = textwrap.dedent(cell.source.strip("\n"))
         indented = dedented != cell.source.strip("\n")

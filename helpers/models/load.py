@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from helpers.models.packed import PACKED, packed_model
-from helpers.settings import MODEL_NAMES, SETTINGS, hub_name
+from helpers.settings import MODEL_NAMES, SETTINGS, hub_name, refuse
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -56,11 +56,13 @@ def load_model(
     try:
         return freeze(TransformerBridge.boot_transformers(official, **options))
     except OSError as error:
-        raise ConnectionError(
+        unreachable = ConnectionError(
             f"{official} is neither on this machine nor can it be downloaded from the model hub. "
             "Connect to the network and try again, or set BOOK_MODEL=smollm2, which needs no hub. "
             f"The error was: {error}"
-        ) from error
+        )
+        unreachable.__cause__ = error
+        refuse(unreachable)
 
 
 def freeze(model: TransformerBridge) -> TransformerBridge:
@@ -90,13 +92,11 @@ def resolve_device(name: str) -> torch.device:
     except (RuntimeError, TypeError) as error:
         raise ValueError(f"{name!r} is no device: cpu, mps, cuda, cuda:N or auto are.") from error
     if device.type == "mps" and not torch.backends.mps.is_available():
-        raise ValueError("device 'mps' is not available. Set BOOK_DEVICE=cpu or auto.")
+        refuse(ValueError("device 'mps' is not available. Set BOOK_DEVICE=cpu or auto."))
     n_cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if device.type == "cuda" and (device.index or 0) >= n_cuda:
-        raise ValueError(
-            f"device {name!r} is not available: torch sees {n_cuda} CUDA devices. "
-            "Set BOOK_DEVICE=cpu or auto."
-        )
+        seen = f"device {name!r} is not available: torch sees {n_cuda} CUDA devices. "
+        refuse(ValueError(f"{seen}Set BOOK_DEVICE=cpu or auto."))
     return device
 
 

@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 
 from filelock import FileLock
 
-from helpers.settings import SETTINGS
+from helpers.settings import SETTINGS, refuse
 
 LAYOUT = 2  # of the folder; a folder of another layout is not read
 CHECKED = "checked.json"  # sizes and times of the files when their checksums were last compared
@@ -91,10 +91,12 @@ def packed_model(name: str, cache: Path = SETTINGS.cache, *, verify: bool = Fals
         cache.mkdir(parents=True, exist_ok=True)
         lock = FileLock(cache / f"{name}.lock").acquire()
     except OSError as error:
-        raise OSError(
+        closed = OSError(
             f"cannot write to the cache folder {cache}: {error}. "
             "Set BOOK_CACHE to a folder that you can write to."
-        ) from error
+        )
+        closed.__cause__ = error
+        refuse(closed)
     with lock:
         if not is_whole(folder, model, verify=verify):  # another process may have made it meanwhile
             make(folder, model)
@@ -248,4 +250,7 @@ def sha256(path: Path) -> str:
 
 if __name__ == "__main__":
     asked = SETTINGS.model if SETTINGS.model in PACKED else "smollm2"
-    print(f"{asked}: {packed_model(asked, verify=True)}")
+    try:
+        print(f"{asked}: {packed_model(asked, verify=True)}")
+    except (OSError, RuntimeError) as error:
+        sys.exit(f"Error: {error}")

@@ -17,7 +17,7 @@ import cloudpickle
 
 from helpers.runs.code import ROOT
 from helpers.runs.digest import digest_of
-from helpers.settings import SETTINGS
+from helpers.settings import SETTINGS, refuse
 
 LIMIT = 1 << 20  # bytes of a pickled function, which is sent with every call
 # Seconds to wait for a scheduler and its first worker, which imports torch before it registers.
@@ -149,9 +149,12 @@ def connect() -> Any:
     """
     if not SETTINGS.scheduler:
         return None
-    if _client(SETTINGS.scheduler).status != "running":  # that scheduler is gone; try again
-        _client.cache_clear()
-    return _client(SETTINGS.scheduler)
+    try:
+        if _client(SETTINGS.scheduler).status != "running":  # that scheduler is gone; try again
+            _client.cache_clear()
+        return _client(SETTINGS.scheduler)
+    except (ModuleNotFoundError, ConnectionError) as error:
+        refuse(error)
 
 
 @cache

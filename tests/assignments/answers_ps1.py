@@ -98,6 +98,7 @@ WRONG = {
         "the positive one of two": ("(abs(b), b)", "(abs(b), -b)"),
         "0 for none": ('default=float("nan")', "default=0.0"),
         "a touch is none": ("if g == 0", "if g != g"),
+        "small gaps are zeros": ("if g == 0", "if abs(g) < 0.01"),
         "zeros in a row are none": ("if g == 0", "if g == 0 and list(gaps).count(0) < 2"),
         "interpolated by NumPy": (
             "return min(crossings",
@@ -119,6 +120,7 @@ WRONG = {
         "layer ignored": ("tokens, layer, position, alpha", "tokens, 0, position, alpha"),
         "position ignored": ("tokens, layer, position, alpha", "tokens, layer, 1, alpha"),
         "a list": ("torch.stack(gaps)", "gaps"),
+        "size only": ("torch.stack(gaps)", "torch.stack(gaps).abs()"),
         "change instead of gap": (
             "return torch.stack(gaps)",
             "return torch.stack(gaps) - logit_diff(last_logits(model, tokens), correct, wrong)",

@@ -55,6 +55,8 @@ WRONG = {
             "return effect + lambda_f * faith -",
             "theta = theta.detach()\n    return effect + lambda_f * faith -",
         ),
+        "no gradient of E_m": ("return effect +", "return effect.item() +"),
+        "no gradient of F": ("* faith -", "* float(faith) -"),
         "sign of minimality": ("- lambda_m", "+ lambda_m"),
         "sign of faithfulness": ("lambda_f * faith", "-lambda_f * faith"),
         "weights exchanged": ("lambda_f * faith - lambda_m", "lambda_m * faith - lambda_f"),

@@ -23,6 +23,8 @@ WRONG = {
         "the list is shuffled in place": ("(seed)\n", "(seed)\n    random.shuffle(people)\n"),
         "people are taken out of the list": (DRAWN, f"{DRAWN}\n        people.remove(drawn[0])"),
         "no error for too few": ("raise ValueError", "return group, group\n            ValueError"),
+        "just enough is refused": ("< 2 * per_gender:", "<= 2 * per_gender:"),
+        "sets": ("return choose, report", "return set(choose), set(report)"),
         "always the same choosers": (
             DRAWN,
             "drawn = group[:per_gender] + random.sample(group[per_gender:], per_gender)",
@@ -121,6 +123,7 @@ WRONG = {
         "layer ignored": ("prompts.tokens, layer,", "prompts.tokens, 2,"),
         "everybody's mean": ("values[~prompts.female].mean())", "values.mean())"),
         "multiple subtracted": ("v, multiple)", "v, -multiple)"),
+        "sorted": ("in multiples:", "in sorted(multiples):"),
         "a list": ("torch.stack(found)", "[float(one) for one in found]"),
     },
 }

@@ -93,6 +93,11 @@ REACH = {
     "native": "import ctypes\nassert ctypes.CDLL(None).open(SOURCE.encode(), 0) == -1",
     "namespaces": "import ctypes\ncalls = ctypes.CDLL(None)\n"
     "assert calls.unshare(0x10000000) == calls.ptrace(0, 0, 0, 0) == -1",
+    "book": "import inspect, subprocess, sys\nfrom helpers.results import intervals\n"
+    "try: inspect.getsource(intervals)\nexcept OSError: pass\n"
+    "else: raise AssertionError('a source')\n"
+    "code = 'import helpers.settings, helpers.results.intervals'\n"
+    "assert subprocess.run([sys.executable, '-c', code]).returncode == 1",
     "processes": "import os\nseen = [n for n in os.listdir('/proc') if n.isdigit()]\n"
     "assert len(seen) < 4, seen",
     "writes": "import os\nfor place in ('/usr/x', '/etc/x', '/x'):\n    try: open(place, 'w')\n"
@@ -218,6 +223,12 @@ def slow_cells(notebook: dict) -> None:
         notebook["cells"].insert(place, code(BUSY))
 
 
+def unseen(notebook: dict) -> None:
+    """A byte order mark in front of a cell, and spaces of a web page."""
+    at(notebook, "part1")["source"] = "\ufeff" + RIGHT[1].replace("    ", "\t")
+    at(notebook, "part2")["source"] = RIGHT[2].replace("    ", 4 * "\xa0") + "\u200b"
+
+
 def broken_cells(notebook: dict) -> None:
     notebook["cells"].insert(2, code("1 / 0"))
     notebook["cells"].insert(2, code("this is no Python"))
@@ -285,7 +296,7 @@ def odd_marks(notebook: dict) -> None:
 
 FORMS = [split, copied, stub_copied, retyped, backwards, unmarked, elsewhere, after_the_stub]
 FORMS += [in_the_check, renamed, indented, magics, own_names, slow_cells, broken_cells, decorated]
-FORMS += [writes_module, uses_check, odd_marks, other_types, one_cell]
+FORMS += [unseen, writes_module, uses_check, odd_marks, other_types, one_cell]
 
 
 def written_elsewhere(notebook: dict) -> None:
@@ -328,7 +339,7 @@ def as_bytes(notebook: dict) -> dict[str, tuple[str, bytes]]:
     heavy = copy.deepcopy(notebook)
     at(heavy, "part1")["outputs"] = [{"output_type": "stream", "text": "x" * 30_000_000}]
     return {
-        "bom": ("toy.ipynb", 2 * b"\xef\xbb\xbf" + plain.encode() + 9 * b"\0"),
+        "bom": ("toy.ipynb", 2 * b"\xef\xbb\xbf" + plain.encode() + 9 * b"\0" + b"\x1a"),
         "utf16": ("toy.ipynb", plain.encode("utf-16")),
         "latin": ("toy.ipynb", plain.replace("Because", "Für").encode("cp1252")),
         "crlf": ("toy.ipynb", json.dumps(notebook, indent=1).replace("\n", "\r\n").encode()),

@@ -112,6 +112,15 @@ copied = FunctionType(renamed.__code__, renamed.__globals__, "mine")
 again = loaded_again()
 
 
+class Box:
+    def __init__(self, content) -> None:
+        self.content = content
+
+
+Box.__module__ = "__main__"  # as a notebook's class
+box, listed, named = Box({"mine": copied}), [None, (copied,)], {"mine": renamed}
+
+
 def closure(function):
     return lambda *logits: function(*logits)
 
@@ -134,6 +143,9 @@ def closure(function):
         closure(renamed),
         lambda *x: copied(*x),
         lambda *x: again.effectiveness(*x),
+        lambda *x: box.content["mine"](*x),
+        lambda *x: listed[1][0](*x),
+        lambda *x: named["mine"](*x),
     ],
 )
 def test_a_helper_that_is_called_is_found_under_any_name(answer) -> None:

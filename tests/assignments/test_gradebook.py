@@ -188,6 +188,7 @@ def test_renaming_everything_does_not_hide_a_copy() -> None:
         "import json\njson.dumps = print",
         "f.__code__ = g.__code__",
         "eval('1')",
+        "import os\nos.fork()",
         "class A(torch.Tensor): pass",
     ],
 )

@@ -127,6 +127,23 @@ def test_the_container_file_names_what_is_there_and_none_of_the_sources() -> Non
     assert int(python) >= int(project["requires-python"].rpartition(".")[2])
 
 
+def test_the_container_file_uses_nothing_before_it_is_there() -> None:
+    """As far as can be seen without building it: instructions, programs, and their order."""
+    text = (ROOT / "assignments" / "Containerfile").read_text(encoding="utf-8")
+    lines = re.findall(r"^([A-Z]+) (.+)$", text, re.MULTILINE)
+    known = "FROM RUN WORKDIR ARG COPY ENV USER EXPOSE CMD".split()
+    assert lines[0][0] == "FROM" and {one for one, _ in lines} == set(known)
+    commands = [one.strip() for kind, given in lines if kind == "RUN" for one in given.split("&&")]
+    assert [one.split()[0] for one in commands] == ["useradd", "pip", "python", "chmod"]
+    order = ["ARG PIP_", "COPY pyproject.toml constraints.txt", "COPY helpers", "RUN pip install"]
+    order += ["ENV BOOK_CACHE", "RUN python -m helpers", "USER student", "COPY --chown=student"]
+    places = [text.index(one) for one in order]
+    assert places == sorted(places), "each step needs those before it"
+    folder = re.search(r"BOOK_CACHE=(\S+)", text)[1]
+    assert f"chmod -R a+rX {folder}" in text, "students read the model that root fetched"
+    assert lines[-1][0] == "CMD" and text.count("\nUSER ") == 1, "the server does not run as root"
+
+
 @pytest.mark.parametrize("name", set_names())
 def test_a_set_states_its_points_minutes_and_limits_and_has_no_widget(name: str) -> None:
     notebook = read_set(name)

@@ -70,6 +70,8 @@ def test_a_submission_is_found_in_any_usual_layout(tmp_path: Path, place: str) -
         ["ada/ps1.ipynb", "Ada/ps1.ipynb"],
         ["new/ps1.ipynb", "last/ps1.ipynb"],
         ["doejane_11_901_ps1.ipynb", "doejane_12_902_ps1.ipynb"],
+        ["team-ps1-1/ps1.ipynb", "team-ps1-2/ps1.ipynb"],
+        ["final-ada/ps1.ipynb", "draft-ada/ps1.ipynb"],
         [
             "Jane Doe_11_assignsubmission_file/ps1.ipynb",
             "Jane Doe_12_assignsubmission_file/ps1.ipynb",
@@ -90,6 +92,8 @@ def test_two_people_never_become_one(tmp_path: Path, places: list[str]) -> None:
         ["ps1/ada/ps1.ipynb", "ps2/ada/ps2.ipynb"],
         ["e\u0301va/ps1.ipynb", "\u00e9va/ps2.ipynb"],
         ["doejane_11_901_ps1.ipynb", "doejane_LATE_11_902_ps2-1.ipynb"],
+        ["ada_ps1_final.ipynb", "ada-ps2-v2/ps2.ipynb", "ps3_ada_draft.ipynb"],
+        ["ada ps1 (2).ipynb", "ada/ps2.ipynb", "ps3-ada (1).ipynb"],
     ],
 )
 def test_one_person_never_becomes_two(tmp_path: Path, places: list[str]) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import FrozenInstanceError, fields
 
 import pytest
@@ -10,7 +13,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from helpers.models.load import load_model, resolve_device
 from helpers.settings import MODEL_NAMES, Settings, hub_name
-from tests.repository.tree import BOOK
+from tests.repository.tree import BOOK, ROOT
 
 pytestmark = pytest.mark.unit
 
@@ -58,6 +61,34 @@ def test_unknown_variables_are_refused_with_the_nearest_known_one(variable, near
     with pytest.raises(ValueError, match=f"no variable {variable}; use {near}"):
         Settings.from_environment({variable: "5"})
     assert Settings.from_environment({"NOTE" + variable: "5"}) == Settings()
+
+
+def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess:
+    others = {name: os.environ[name] for name in os.environ if not name.startswith("BOOK_")}
+    command, environment = [sys.executable, *arguments], others | variables
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(
+    ("module", "variable", "value", "sentence"),
+    [
+        ("helpers.models.packed", "BOOK_JOBS", "-1", "BOOK_JOBS=-1 is not allowed; use a whole"),
+        ("helpers.models.packed", "BOOK_CACHE", "/proc/x", "cannot write to the cache folder"),
+        ("book._ext.recorded", "BOOK_SEEDS", "5", "there is no variable BOOK_SEEDS; use"),
+        ("benchmarks.gpu", "BOOK_DEVICE", "cuda:99", "device 'cuda:99' is not available"),
+        ("assignments.tools.grade", "BOOK_PROFILE", "x", "BOOK_PROFILE=x is not allowed; use one"),
+    ],
+)
+def test_a_command_ends_with_one_sentence_about_a_bad_variable(module, variable, value, sentence):
+    arguments = ["book/results"] if module.endswith("grade") else []
+    done = run("-m", module, *arguments, **{variable: value})
+    assert done.returncode == 2 and not done.stdout
+    assert done.stderr.startswith(sentence) and len(done.stderr.splitlines()) == 1
+
+
+def test_elsewhere_a_bad_variable_is_an_exception():
+    done = run("-c", "import helpers.settings", BOOK_JOBS="-1")
+    assert done.returncode == 1 and "ValueError: BOOK_JOBS=-1" in done.stderr
 
 
 def test_the_page_on_models_describes_every_variable():
