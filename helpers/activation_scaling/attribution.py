@@ -20,7 +20,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from helpers.activation_scaling.interventions import ActivScalar
 from helpers.activation_scaling.objective import logit_diff, wide
 from helpers.activation_scaling.points import Points
-from helpers.models.checks import real, whole
+from helpers.models.checks import real, vectors, whole
 from helpers.models.direct import (
     logit_diff_vector,
     post_norm_inputs,
@@ -224,7 +224,15 @@ def direct_logit(
 
 
 def as_scalars(maps: Maps, points: Points) -> ActivScalar:
-    """The intervention whose α is the map, as in section 6.1."""
+    """The intervention whose α is the map, as in section 6.1.
+
+    Raises:
+        TypeError, ValueError: maps of other sites, or with numbers that are not finite.
+    """
+    if set(maps) != set(points.sites):
+        raise ValueError(f"there are maps of {[*maps]}, and the points are at {points.sites}.")
+    for site, one in maps.items():
+        vectors(f"the map of {site}", one)
     some = next(iter(maps.values()))
     intervention = ActivScalar(points, dtype=some.dtype, device=some.device)
     intervention.theta.load_state_dict(maps)

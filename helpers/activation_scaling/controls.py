@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from helpers.activation_scaling.interventions import Intervention
+from helpers.models.checks import whole
 
 
 def permuted(values: Tensor, seed: int | torch.Generator, *, dim: int | None = None) -> Tensor:
@@ -31,7 +32,11 @@ def shuffled(intervention: Intervention, seed: int = 0, *, dim: int | None = Non
         intervention: stays as it is.
         seed: of the permutations, which are drawn site by site.
         dim: permute along this axis of θ only; −1 permutes the entries of every vector alike.
+
+    Raises:
+        TypeError, ValueError: a seed that is no whole number from 0 on.
     """
+    seed = whole("seed", seed, 0)
     like = intervention.vec()
     control = type(intervention)(intervention.points, dtype=like.dtype, device=like.device)
     generator = torch.Generator().manual_seed(seed)

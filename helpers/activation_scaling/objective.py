@@ -16,7 +16,7 @@ from torch.nn.functional import kl_div
 from transformer_lens.model_bridge import TransformerBridge
 
 from helpers.activation_scaling.interventions import Intervention, steered_logits
-from helpers.models.checks import whole
+from helpers.models.checks import real, whole
 from helpers.models.run import last_logits
 from helpers.prompts.prompts import Prompts
 
@@ -34,10 +34,20 @@ def logit_diff(logits: Logits, correct: Answers, wrong: Answers) -> Float[Tensor
         >>> logits = torch.tensor([[2.0, 0.5, 1.0], [0.0, 3.0, 1.0]])
         >>> logit_diff(logits, correct=torch.tensor([0, 0]), wrong=torch.tensor([1, 1]))
         tensor([ 1.5000, -3.0000])
+
+    Raises:
+        ValueError: answers that are no token ids, one for each prompt.
     """
 
     def at(answer: Answers) -> Tensor:
-        return wide(logits.gather(-1, answer.expand(logits.shape[:-1])[..., None]).squeeze(-1))
+        try:
+            found = logits.gather(-1, answer.expand(logits.shape[:-1])[..., None])
+        except RuntimeError as error:
+            raise ValueError(
+                f"answers must be token ids below {logits.shape[-1]}, one for each prompt, "
+                f"for logits of shape {tuple(logits.shape)}; they are {answer}."
+            ) from error
+        return wide(found.squeeze(-1))
 
     return at(correct) - at(wrong)
 
@@ -70,7 +80,13 @@ def swap_gap(
     down: Float[Tensor, "*setting batch"],
     margin: float | Float[Tensor, "setting 1"] = 0.0,
 ) -> Float[Tensor, "*setting batch"]:
-    """E_m of each prompt from its logit differences at β = 1 (up) and β = −1 (down)."""
+    """E_m of each prompt from its logit differences at β = 1 (up) and β = −1 (down).
+
+    Raises:
+        TypeError, ValueError: a margin that is negative or not finite.
+    """
+    if not isinstance(margin, Tensor):
+        real("margin", margin, 0)
     return (up - margin).clamp_max(0) + (-down - margin).clamp_max(0)
 
 

@@ -93,6 +93,10 @@ def resolve_device(name: str) -> torch.device:
         raise ValueError(f"{name!r} is no device: cpu, mps, cuda, cuda:N or auto are.") from error
     if device.type == "mps" and not torch.backends.mps.is_available():
         refuse(ValueError("device 'mps' is not available. Set BOOK_DEVICE=cpu or auto."))
+    if device.type not in ("cpu", "mps", "cuda"):
+        raise ValueError(
+            f"{name!r} is no device that computes: cpu, mps, cuda, cuda:N or auto are."
+        )
     n_cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if device.type == "cuda" and (device.index or 0) >= n_cuda:
         seen = f"device {name!r} is not available: torch sees {n_cuda} CUDA devices. "

@@ -104,7 +104,14 @@ def is_single(model: TransformerBridge, text: str) -> bool:
 
 
 def token_strings(model: TransformerBridge, tokens: Int[Tensor, " pos"]) -> list[str]:
-    """Each token as text, leading spaces kept; padding is left out."""
+    """Each token as text, leading spaces kept; padding is left out.
+
+    Raises:
+        TypeError, ValueError: no tensor of one prompt's token ids.
+    """
+    if not isinstance(tokens, Tensor) or tokens.ndim != 1:
+        raise TypeError(f"token_strings takes a tensor [pos] of token ids, not {tokens!r}.")
+    check_tokens(model, tokens[None])
     return [model.tokenizer.decode([int(token)]) for token in tokens if token != PAD]
 
 

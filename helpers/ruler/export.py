@@ -66,8 +66,10 @@ def attach(model: nn.Module, tensors: dict[str, Tensor], beta: float) -> list:
         h[:, -1] += change(h[:, -1], {kind: part.to(h) for kind, part in t.items()}, beta)
         return (h, *whole[1:]) if isinstance(whole, tuple) else h
 
-    if not isfinite(beta):
-        raise ValueError(f"beta = {beta} must be finite.")
+    if not isinstance(beta, (int, float)) or not isfinite(beta):
+        raise ValueError(f"beta = {beta} must be a finite number.")
+    if not isinstance(tensors, dict) or not tensors:
+        raise ValueError("there are no tensors of an exported edit.")
     by_module: dict[str, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         name, _, kind = key.partition("/")
@@ -130,6 +132,8 @@ def as_steering_vector(made: Intervention) -> dict[str, object]:
     """
     if not isinstance(made, SteerVec) or made.points.sites != ("resid_post",):
         raise ValueError(f"{type(made).__name__} is no vector added to the residual stream.")
+    if len(made.points.positions) != 1:
+        raise ValueError("that library has one vector for a layer; make the edit at one position.")
     rows = made.theta["resid_post"].detach()
     layers = {layer: rows[row, 0].clone() for row, layer in enumerate(made.points.layers)}
     return {"layer_activations": layers, "layer_type": "decoder_block"}

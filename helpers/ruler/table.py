@@ -118,9 +118,12 @@ def table_of(
         sizes: see ``SIZES``.
 
     Raises:
-        ValueError: a method that nobody registered.
+        ValueError: an empty list, or a method that nobody registered.
         RuntimeError: a setting failed; names it and its error.
     """
+    for what, given in (("tasks", tasks), ("methods", methods), ("seeds", seeds)):
+        if isinstance(given, str) or given is not None and not len(given):
+            raise ValueError(f"{what} must be a non-empty list, not {given!r}.")
     names = list(METHODS) if methods is None else list(methods)
     if unknown := [name for name in names if name not in METHODS]:
         raise ValueError(f"unknown method {unknown[0]!r}; the ruler has {', '.join(METHODS)}.")

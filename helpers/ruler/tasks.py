@@ -68,6 +68,7 @@ class Ruled:
             ValueError: fewer texts than n, or texts of fewer tokens.
         """
         texts, like = self.held_out if held_out else self.texts, self.test
+        n, n_pos = whole("n", n), whole("n_pos", n_pos)
         if n > len(texts) or n_pos >= texts.shape[1]:
             raise ValueError(
                 f"{n} neutral texts of more than {n_pos} tokens are needed, and there are "

@@ -128,6 +128,13 @@ FAMILIES = {
     "LFM2": ("lfm2", GQA | {"layer_types": ["full_attention", "conv"]}),
     "Jamba": ("jamba", GQA | EXPERTS | {"attn_layer_period": 2, "attn_layer_offset": 1}),
     "Mamba": ("mamba", {"hidden_size": 32, "num_hidden_layers": 2, **VOCABULARY}),
+    "LFM2 MoE": (
+        "lfm2_moe",
+        GQA | EXPERTS | {"layer_types": ["full_attention", "conv"], "num_dense_layers": 1},
+    ),
+    "Qwen3.5": ("qwen3_5_text", GATED),
+    "JetMoE": ("jetmoe", GQA | EXPERTS | {"kv_channels": 8}),
+    "OpenAI GPT": ("openai-gpt", GPT),
     "OPT 350M": ("opt", MHA | {"word_embed_proj_dim": 16, "do_layer_norm_before": False}),
 }
 

@@ -1,0 +1,76 @@
+"""Bad arguments of the ruler and of what it stands on, refused in a sentence; none passes silently.
+
+Each of these once gave a number without a word, or an error from inside a library.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from helpers.activation_scaling.attribution import as_scalars
+from helpers.activation_scaling.controls import shuffled
+from helpers.activation_scaling.interventions import ActivScalar, SteerVec
+from helpers.activation_scaling.objective import effectiveness, logit_diff
+from helpers.activation_scaling.points import Points
+from helpers.models.load import resolve_device
+from helpers.models.run import last_logits
+from helpers.models.tokens import token_strings
+from helpers.ruler.axes import damaged, gained
+from helpers.ruler.export import as_steering_vector, attach
+from helpers.ruler.table import table_of
+from tests.ruler.small import small_task, three_layers
+from tests.sentences import refused
+
+pytestmark = pytest.mark.unit
+NAN = float("nan")
+
+
+@pytest.fixture(scope="module")
+def given(tokenizer) -> dict:
+    model = three_layers(tokenizer)
+    task, points = small_task(model), Points.of(model, 4)
+    logits = last_logits(model, task.train.tokens)
+    both = torch.stack([logits, logits])
+    return {"model": model, "task": task, "points": points, "logits": logits, "both": both}
+
+
+def maps(points: Points, value: float) -> dict:
+    return {site: torch.full((3, 4), value) for site in points.sites}
+
+
+CALLS: dict[str, Callable] = {
+    "answers of another number": lambda g, p: logit_diff(g["logits"], p.correct[:2], p.wrong),
+    "answers that are no ids": lambda g, p: logit_diff(g["logits"], p.correct.double(), p.wrong),
+    "no such id": lambda g, p: logit_diff(g["logits"], p.correct + 1000, p.wrong),
+    "margin NaN": lambda g, p: effectiveness(*g["both"], p.correct, p.wrong, NAN),
+    "margin −1": lambda g, p: effectiveness(*g["both"], p.correct, p.wrong, -1.0),
+    "seed −1": lambda g, p: shuffled(ActivScalar(g["points"]), -1),
+    "seed 1.5": lambda g, p: shuffled(ActivScalar(g["points"]), 1.5),
+    "no map": lambda g, p: as_scalars({}, g["points"]),
+    "a map of NaN": lambda g, p: as_scalars(maps(g["points"], NAN), g["points"]),
+    "a list of ids": lambda g, p: token_strings(g["model"], [1, 2]),
+    "ids as floats": lambda g, p: token_strings(g["model"], torch.tensor([5.0])),
+    "an id that is not there": lambda g, p: token_strings(g["model"], torch.tensor([5, 9999])),
+    "a device without numbers": lambda g, p: resolve_device("meta"),
+    "one sign": lambda g, p: gained(g["both"][:1], g["logits"], p),
+    "other prompts": lambda g, p: gained(g["both"], g["logits"], p.at([0])),
+    "logits that are NaN": lambda g, p: gained(g["both"] * NAN, g["logits"], p),
+    "one token for all": lambda g, p: damaged(g["both"], g["logits"], p.correct[:1]),
+    "a text of no token": lambda g, p: g["task"].neutral(3, 0, held_out=True),
+    "no text": lambda g, p: g["task"].neutral(0, 5, held_out=True),
+    "no β": lambda g, p: attach(g["model"].original_model, {"a/add": torch.ones(3)}, None),
+    "no tensors": lambda g, p: attach(g["model"].original_model, {}, 1.0),
+    "several positions": lambda g, p: as_steering_vector(
+        SteerVec(Points.of(g["model"], 4, sites=["resid_post"]))
+    ),
+    "a task for a list": lambda g, p: table_of(g["model"], folder=None, tasks="IOI"),
+    "no seed": lambda g, p: table_of(g["model"], folder=None, seeds=[]),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_call_that_says_nothing_is_refused(given: dict, name: str) -> None:
+    refused(CALLS[name], given, given["task"].train)
