@@ -25,6 +25,7 @@ from helpers.models.prefix import Prefix, Runs
 from helpers.models.resume import Run
 from helpers.models.tokens import PAD, ends, resolve_position, token_strings
 from helpers.observable_propagation.edits import edited, steer
+from helpers.observable_propagation.gradients import stream_gradients
 from helpers.observable_propagation.observables import Observable
 from helpers.observable_propagation.patching import path_patching
 from helpers.observable_propagation.paths import path, reading
@@ -223,6 +224,9 @@ REFUSED = {
     "edited, from the end": partial(with_edit, where=slice(-2, None)),
     "edited, up to the end": partial(with_edit, where=slice(1, -1)),
     "counterfactual": counterfactual,
+    "stream_gradients": lambda model, p: stream_gradients(
+        model, p.tokens, [Observable.of(model, {"w1": 1, "w2": -1})], [-1]
+    ),
     "check_one_length": lambda model, p: tokens.check_one_length(p.tokens),
 }
 # Inner parts of the above, what holds or describes prompts, takes ids of single tokens, or runs one
@@ -230,7 +234,7 @@ REFUSED = {
 OTHERS = {
     "recorded.facts_of", "recorded.write", "Runs.of", "Prefix.last_logits", "last_logits_after",
     "Intervention.check_tokens", "check_tokens", "ends", "at_ends", "is_padded", "resolve_position",
-    "tokenize",
+    "tokenize", "in_words", "token_bars",
     "largest_batch", "rows_of", "step", "continuation", "show_map", "steering.steer",
     "side_by_side", "token_vectors", "unembed", "resumed_logits", "shared_start", "Edit.logits",
     "gained", "told", "Seen.observables",
