@@ -51,7 +51,7 @@ def activations(
     points.check_model(model)
     check_one_length(tokens)
     points.check_length(tokens.shape[1])
-    names = [*map(_hook, _places(points))]
+    names = [_hook(place) for place in _places(points)]
     kept, _ = read_activations(model, tokens, names, batch_size=len(tokens))
     return {place: kept[_hook(place)] for place in _places(points)}
 
@@ -134,7 +134,8 @@ def activ_patch(
                 h_other = other[site, layer][row, pos, *head]
                 hooks.append((_hook((site, layer)), _swap((at, 0, *head), h_other)))
                 places.append((at, (site, layer), (row, pos, *head)))
-            if not len(row := swaps[:, 1]):
+            row = swaps[:, 1]
+            if not len(row):
                 continue
             with hooked(model, hooks):
                 logits = unembed(model, run.edited(model, layer, pos, lambda x: x, row))
@@ -223,10 +224,16 @@ def direct_logit(
 
 
 def as_scalars(maps: Maps, points: Points) -> ActivScalar:
-    """The intervention whose α is the map (section 6.1); ValueError for maps of other sites."""
+    """The intervention whose α is the map, as in section 6.1.
+
+    Raises:
+        TypeError, ValueError: maps of other sites, or with numbers that are not finite.
+    """
     if set(maps) != set(points.sites):
         raise ValueError(f"there are maps of {[*maps]}, and the points are at {points.sites}.")
-    some, *_ = [vectors(f"the map of {site}", maps[site]) for site in maps]
+    for site, one in maps.items():
+        vectors(f"the map of {site}", one)
+    some = next(iter(maps.values()))
     intervention = ActivScalar(points, dtype=some.dtype, device=some.device)
     intervention.theta.load_state_dict(maps)
     return intervention
@@ -247,8 +254,9 @@ def _as_maps(
 
 
 def _check_other(other: Activations, own: Activations) -> None:
-    for (site, layer), h in own.items():
-        if (site, layer) not in other or other[site, layer].shape != h.shape:
+    for place, h in own.items():
+        if place not in other or other[place].shape != h.shape:
+            site, layer = place
             raise ValueError(f"there are no other activations of {site} in layer {layer} to swap.")
 
 

@@ -34,6 +34,9 @@ def logit_diff(logits: Logits, correct: Answers, wrong: Answers) -> Float[Tensor
         >>> logits = torch.tensor([[2.0, 0.5, 1.0], [0.0, 3.0, 1.0]])
         >>> logit_diff(logits, correct=torch.tensor([0, 0]), wrong=torch.tensor([1, 1]))
         tensor([ 1.5000, -3.0000])
+
+    Raises:
+        ValueError: answers that are no token ids, one for each prompt.
     """
 
     def at(answer: Answers) -> Tensor:
@@ -77,7 +80,11 @@ def swap_gap(
     down: Float[Tensor, "*setting batch"],
     margin: float | Float[Tensor, "setting 1"] = 0.0,
 ) -> Float[Tensor, "*setting batch"]:
-    """E_m of each prompt from its logit differences at β = 1 (up) and β = −1 (down)."""
+    """E_m of each prompt from its logit differences at β = 1 (up) and β = −1 (down).
+
+    Raises:
+        TypeError, ValueError: a margin that is negative or not finite.
+    """
     if not isinstance(margin, Tensor):
         real("margin", margin, 0)
     return (up - margin).clamp_max(0) + (-down - margin).clamp_max(0)
