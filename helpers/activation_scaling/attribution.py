@@ -20,13 +20,8 @@ from transformer_lens.model_bridge import TransformerBridge
 from helpers.activation_scaling.interventions import ActivScalar
 from helpers.activation_scaling.objective import logit_diff, wide
 from helpers.activation_scaling.points import Points
+from helpers.models import direct
 from helpers.models.checks import real, vectors, whole
-from helpers.models.direct import (
-    logit_diff_vector,
-    post_norm_inputs,
-    readout,
-    through_attention,
-)
 from helpers.models.formulas import require
 from helpers.models.hooks import hooked
 from helpers.models.resume import Run
@@ -134,8 +129,7 @@ def activ_patch(
                 h_other = other[site, layer][row, pos, *head]
                 hooks.append((_hook((site, layer)), _swap((at, 0, *head), h_other)))
                 places.append((at, (site, layer), (row, pos, *head)))
-            row = swaps[:, 1]
-            if not len(row):
+            if not len(row := swaps[:, 1]):
                 continue
             with hooked(model, hooks):
                 logits = unembed(model, run.edited(model, layer, pos, lambda x: x, row))
@@ -208,14 +202,14 @@ def direct_logit(
         )
     require(model, "norms", "attention", "stream", "logits")
     found = activations(model, prompts.tokens, points)
-    names = ["ln_final.hook_in", *post_norm_inputs(model)]
+    names = ["ln_final.hook_in", *direct.post_norm_inputs(model)]
     final, logits = read_activations(model, prompts.tokens, names)
-    difference, _ = logit_diff_vector(model, prompts.correct, prompts.wrong, logits)
-    r, _ = readout(model, final["ln_final.hook_in"], difference[:, None])
+    difference, _ = direct.logit_diff_vector(model, prompts.correct, prompts.wrong, logits)
+    r, _ = direct.readout(model, final["ln_final.hook_in"], difference[:, None])
     scores = {}
     for (site, layer), h in found.items():
         if site == "head_out":
-            own, _ = through_attention(model, layer, r, final.__getitem__)
+            own, _ = direct.through_attention(model, layer, r, final.__getitem__)
             w_o, own = wide(model.W_O[layer]), wide(own)
             scores[site, layer] = torch.einsum("bphe, hed, bpd -> bph", wide(h), w_o, own)
         else:
@@ -231,9 +225,7 @@ def as_scalars(maps: Maps, points: Points) -> ActivScalar:
     """
     if set(maps) != set(points.sites):
         raise ValueError(f"there are maps of {[*maps]}, and the points are at {points.sites}.")
-    for site, one in maps.items():
-        vectors(f"the map of {site}", one)
-    some = next(iter(maps.values()))
+    some, *_ = [vectors(f"the map of {site}", one) for site, one in maps.items()]
     intervention = ActivScalar(points, dtype=some.dtype, device=some.device)
     intervention.theta.load_state_dict(maps)
     return intervention

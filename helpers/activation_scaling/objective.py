@@ -128,10 +128,7 @@ def prune(intervention: Intervention) -> None:
 
 
 def count_places(intervention: Intervention) -> int:
-    """Places (site, layer, position) with an entry of θ that is not negligible.
-
-    For scalars that is −M_0; of a vector M_0 counts every entry.
-    """
+    """Places (site, layer, position) with an entry of θ that M_0 counts; for scalars that is −M_0."""
     places = 0
     for theta in intervention.theta.values():
         counted = theta.abs() >= NEGLIGIBLE
