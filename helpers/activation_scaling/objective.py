@@ -128,7 +128,7 @@ def prune(intervention: Intervention) -> None:
 
 
 def count_places(intervention: Intervention) -> int:
-    """Places (site, layer, position) with an entry of θ that M_0 counts; for scalars that is −M_0."""
+    """Places (site, layer, position) with an entry of θ that M_0 counts: −M_0 for scalars."""
     places = 0
     for theta in intervention.theta.values():
         counted = theta.abs() >= NEGLIGIBLE
