@@ -37,11 +37,14 @@ def load_model(
 
     Raises:
         ValueError: unknown name, or a device that is not available.
+        TypeError: a dtype that is none of PyTorch's floating-point ones.
         ConnectionError: the model is not in the local cache and cannot be downloaded.
     """
     # Imported here: it brings in every architecture that it knows, and most callers need none.
     from transformer_lens.model_bridge import TransformerBridge
 
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise TypeError(f"dtype = {dtype!r} must be one of PyTorch's, such as torch.float32.")
     official = hub_name(name)
     place = resolve_device(device)
     options = {"device": str(place), "dtype": dtype}

@@ -77,8 +77,12 @@ class Prefix:
         return cache
 
     def rows(self, index: Int[Tensor, " new_row"], length: int | None = None) -> Prefix:
-        """Some of the rows, repeated or not; only the first positions if a length is given."""
-        length = self.length if length is None else length
+        """Some of the rows, repeated or not; only the first positions if a length is given.
+
+        Raises:
+            TypeError, ValueError: a length that is no whole number up to this prefix's own.
+        """
+        length = self.length if length is None else whole("length", length, 0, self.length + 1)
         layers = []
         for keys, values in self.layers if length else ():
             layers.append((keys[index, :, :length], values[index, :, :length]))

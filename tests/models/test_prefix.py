@@ -161,3 +161,11 @@ def test_a_fit_is_the_same_as_with_whole_prompts(tiny, prompts, positions, batch
     assert agree > (0.99 if rounds(tiny) else 0.9999)
     assert ours.history[-1]["psi"] == pytest.approx(plain.history[-1]["psi"], abs=1e-5)
     assert ours.intervention.vec().abs().max() > 1e-2
+
+
+@pytest.mark.parametrize(("length", "error"), [(8, ValueError), (-1, ValueError), (2.0, TypeError)])
+def test_no_more_positions_are_taken_than_there_are(tiny, prompts, length, error) -> None:
+    whole = Prefix.run(tiny, prompts.tokens)
+    assert whole.rows(torch.tensor([1]), 7).length == 7
+    with pytest.raises(error, match="length = "):
+        whole.rows(torch.tensor([1]), length)

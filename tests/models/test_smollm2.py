@@ -13,7 +13,7 @@ from helpers.activation_scaling.fitting import fit
 from helpers.activation_scaling.interventions import ActivScalar, SteerVec
 from helpers.activation_scaling.objective import Objective, evaluate, logit_diff
 from helpers.activation_scaling.points import Points
-from helpers.models.load import describe
+from helpers.models.load import describe, load_model
 from helpers.models.packed import packed_model
 from helpers.models.run import last_logits
 from helpers.prompts.tasks import TEMPLATES, make_task
@@ -47,6 +47,12 @@ def test_a_new_process_loads_the_model_without_any_network():
     )
     # Some 2 s on an idle machine; a limit of 30 still tells a conversion or a retry.
     assert float(seconds) < 30
+
+
+@pytest.mark.parametrize("dtype", ["float32", torch.int8, None])
+def test_a_dtype_that_no_weights_have_is_refused_before_anything_is_loaded(dtype):
+    with pytest.raises(TypeError, match="dtype = .* must be one of PyTorch's"):
+        load_model("smollm2", device="cpu", dtype=dtype)
 
 
 def test_the_model_is_the_plain_checkpoint_frozen_and_described(smollm2, plain):
