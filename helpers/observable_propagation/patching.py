@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -57,9 +59,8 @@ def path_patching(
     here, _ = read_activations(model, clean, names, batch_size=batch_size)
     there, _ = read_activations(model, corrupted, names, batch_size=batch_size)
 
-    # Each head's change at the last token, through the final norm to the observable.
-    x = at_ends(here["ln_final.hook_in"], clean)[:, None]
-    before, effects = observable.measure_stream(model, x), []
+    # What each head would write otherwise at the last token.
+    moved, inputs = [], {}
     for layer in layers:
         name = f"blocks.{layer}.attn."
         if values_only:
@@ -68,10 +69,40 @@ def path_patching(
             z = torch.einsum("bhs,bshe->bhe", scores, values)
         else:
             z = at_ends(there[name + "hook_z"], clean)
-        z = z - at_ends(here[name + "hook_z"], clean)
+        moved.append(z - at_ends(here[name + "hook_z"], clean))
+    for name in post_norm_inputs(model):
+        inputs[name] = at_ends(here[name], clean)
+    x = at_ends(here["ln_final.hook_in"], clean)
+    return direct_effects(model, observable, x, moved, inputs)
+
+
+def direct_effects(
+    model: TransformerBridge,
+    observable: Observable,
+    x: Float[Tensor, "pair d_model"],
+    moved: Sequence[Float[Tensor, "pair head d_head"]],
+    inputs: Mapping[str, Float[Tensor, "pair d_model"]],
+) -> Float[Tensor, "pair layer head"]:
+    """How much an observable loses by each head's change alone, which goes straight to the end.
+
+    Args:
+        x: input of the final norm.
+        moved: for each layer, the change of what its heads write before W_O.
+        inputs: of the norms after attention, by the names of ``post_norm_inputs``.
+
+    Returns:
+        In nats.
+
+    Raises:
+        ValueError: a model whose heads or logits are not given by the helpers' formulas.
+    """
+    require(model, "norms", "attention", "stream", "logits")
+    x, effects = x[:, None], []
+    before = observable.measure_stream(model, x)
+    for layer, z in enumerate(moved):
         change = torch.einsum("bhe,hem->bhm", z, model.blocks[layer].attn.W_O)
         if (after := norm_after(model, layer, "attn")) is not None:
-            u = at_ends(here[f"{after.name}.hook_in"], clean)[:, None]
+            u = inputs[f"{after.name}.hook_in"][:, None]
             change = after(u + change) - after(u)
         change = facts(model).scales["attn"] * change
         effects.append(before - observable.measure_stream(model, x + change))

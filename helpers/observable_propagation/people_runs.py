@@ -14,11 +14,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from helpers.models.blocks import norm_after
-from helpers.models.norms import Norm
+from helpers.models.direct import post_norm_inputs
 from helpers.models.resume import Run
 from helpers.observable_propagation.observables import Observable
-from helpers.observable_propagation.pull_back import head_weights
+from helpers.observable_propagation.patching import direct_effects
 from helpers.prompts.people import NamePrompts, Person
 
 
@@ -31,6 +30,7 @@ class PeopleRun:
         run: of all prompts, a row for each person.
         values: the observable in nats.
         z: what the heads of each layer wrote at the last token, before W_O.
+        norm_inputs: there, of the norms after attention, by hook; most models have none.
         row_of: each person's row.
     """
 
@@ -38,6 +38,7 @@ class PeopleRun:
     run: Run
     values: Float[Tensor, " person"]
     z: list[Float[Tensor, "person head d_head"]]
+    norm_inputs: dict[str, Float[Tensor, "person d_model"]]
     row_of: dict[Person, int]
 
     @classmethod
@@ -54,9 +55,12 @@ class PeopleRun:
             ValueError: as :meth:`helpers.prompts.people.NamePrompts.of`.
         """
         run = Run.of(model, NamePrompts.of(model, template, people).tokens)
-        names = [f"blocks.{layer}.attn.hook_z" for layer in range(model.cfg.n_layers)]
-        values, z = value_at(model, observable, run.ends), run.read(model, names, -1)
-        return cls(observable, run, values, z, dict(zip(people, range(len(people)))))
+        heads = [f"blocks.{layer}.attn.hook_z" for layer in range(model.cfg.n_layers)]
+        after = post_norm_inputs(model)
+        found = run.read(model, [*heads, *after], -1)
+        z, inputs = found[: len(heads)], dict(zip(after, found[len(heads) :]))
+        values = observable.measure_stream(model, run.ends)
+        return cls(observable, run, values, z, inputs, dict(zip(people, range(len(people)))))
 
     def rows(self, people: Sequence[Person]) -> Int[Tensor, " person"]:
         """Their rows.
@@ -73,25 +77,17 @@ class PeopleRun:
         """Direct effect of every head, clean − patched, from women's to men's prompts in turn.
 
         As :func:`helpers.observable_propagation.patching.path_patching`, with no further run.
+
+        Raises:
+            KeyError, ValueError: as :meth:`rows`, and as :func:`direct_effects` there.
         """
         women = self.rows([person for person in people if person[1] == "F"])
         men = self.rows([person for person in people if person[1] == "M"])
-        pairs, effects = min(len(women), len(men)), []
-        women, men = women[:pairs], men[:pairs]
-        final, x = Norm.of(model, "ln_final"), self.run.ends[women]
-        vector = self.observable.vector(model)
-        for layer, z in enumerate(self.z):
-            W_O = head_weights(model, layer)[1]
-            change = torch.einsum("bhe,hem->bhm", z[men] - z[women], W_O)
-            if (norm := norm_after(model, layer, "attn")) is not None:
-                own = torch.einsum("bhe,hem->bm", z[women], W_O)[:, None]
-                change = norm(own + change) - norm(own)
-            effects.append((final(x)[:, None] - final(x[:, None] + change)) @ vector)
-        return torch.stack(effects, dim=1).cpu()
-
-
-def value_at(
-    model: TransformerBridge, observable: Observable, x: Float[Tensor, "*n d_model"]
-) -> Float[Tensor, "*n"]:
-    """An observable's value, in nats, from the input of the final norm."""
-    return Norm.of(model, "ln_final")(x) @ observable.vector(model) + observable.bias(model)
+        pairs = min(len(women), len(men))
+        women, men, moved, inputs = women[:pairs], men[:pairs], [], {}
+        for z in self.z:
+            moved.append(z[men] - z[women])
+        for name, values in self.norm_inputs.items():
+            inputs[name] = values[women]
+        found = direct_effects(model, self.observable, self.run.ends[women], moved, inputs)
+        return found.cpu()

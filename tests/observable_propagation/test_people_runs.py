@@ -5,11 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
+from helpers.models.formulas import facts
 from helpers.models.run import last_logits
 from helpers.observable_propagation.observables import Observable
 from helpers.observable_propagation.patching import path_patching
 from helpers.observable_propagation.people_runs import PeopleRun
 from helpers.prompts.people import NamePrompts
+from tests.models.families import family
 
 pytestmark = pytest.mark.unit
 
@@ -45,3 +47,25 @@ def test_pairs_are_in_the_order_of_the_people(tiny, n) -> None:
     (found,) = run.patching(tiny, SOME)
     (expected,) = run.patching(tiny, [("w14", "F"), ("w15", "M")])
     assert torch.equal(found, expected)
+
+
+# Multipliers on the residual stream and on logits, caps on logits, norms after attention.
+@pytest.mark.parametrize("name", ["Gemma 2", "Gemma 3", "Granite", "Cohere", "OLMo 2", "GPT-J"])
+def test_other_families_give_the_same_as_their_own_runs(name, tokenizer) -> None:
+    model = family(name, tokenizer)
+    n = Observable.of(model, {"w3": 1, "w5": -1})
+    run = PeopleRun.of(model, n, TEMPLATE, PEOPLE)
+    prompts = NamePrompts.of(model, TEMPLATE, PEOPLE)
+    with torch.no_grad():
+        measured = n.measure(last_logits(model, prompts.tokens))
+    torch.testing.assert_close(run.values, measured, rtol=1e-6, atol=1e-8)
+    expected = path_patching(model, *prompts.pairs(), n).cpu()
+    torch.testing.assert_close(run.patching(model, PEOPLE), expected, rtol=1e-6, atol=1e-8)
+    assert expected.abs().max() > 1e-6
+
+
+def test_a_model_whose_heads_are_not_as_computed_is_refused(tiny, n, monkeypatch) -> None:
+    run = PeopleRun.of(tiny, n, TEMPLATE, PEOPLE)
+    monkeypatch.setitem(facts(tiny).faults, "attention", 0.5)
+    with pytest.raises(ValueError, match="attention"):
+        run.patching(tiny, PEOPLE)
