@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from helpers.models.run import last_logits
+from helpers.models.tokens import PAD
 from helpers.observable_propagation.edits import edited
 from helpers.observable_propagation.gradients import stream_gradients
 from helpers.observable_propagation.observables import Observable
@@ -39,7 +40,10 @@ def test_a_small_step_changes_an_observable_as_the_gradient_says(tiny) -> None:
                     assert not torch.allclose(measured, G[i, :, layer, k] @ v.roll(1), rtol=1e-2)
 
 
-def test_prompts_of_several_lengths_are_refused(tiny) -> None:
-    n = Observable.of(tiny, {"w3": 1})
+def test_prompts_of_several_lengths_and_lists_are_refused(tiny) -> None:
+    n, padded = Observable.of(tiny, {"w3": 1}), TOKENS.clone()
+    padded[1, -2:] = PAD
+    with pytest.raises(ValueError, match="one length"):
+        stream_gradients(tiny, padded, [n], [0])
     with pytest.raises(TypeError, match="tokens"):
         stream_gradients(tiny, [[1, 2]], [n], [0])
