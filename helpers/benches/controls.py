@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from helpers.models.tokens import token_strings
+from helpers.figures.answers import likeliest
 
 
 def labelled(kind: type[widgets.Widget], label: str, value: Any, **options: Any) -> widgets.Widget:
@@ -75,7 +75,7 @@ def as_token(word: str) -> str:
 
 def top_tokens(model: TransformerBridge, logits: Float[Tensor, " d_vocab"]) -> pd.DataFrame:
     """The eight likeliest next tokens; a line break is shown as ↵."""
-    probabilities, tokens = logits.softmax(-1).topk(8)
-    shares = [f"{value:.1%}" for value in probabilities.tolist()]
-    texts = [repr(text).replace("\\n", "↵") for text in token_strings(model, tokens)]
+    (likely,) = likeliest(model, logits.softmax(-1)[None], 8)
+    shares = [f"{value:.1%}" for _, value in likely]
+    texts = [repr(text).replace("\\n", "↵") for text, _ in likely]
     return pd.DataFrame({"next token": texts, "probability": shares}, index=range(1, 9))

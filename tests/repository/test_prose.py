@@ -67,9 +67,12 @@ VERDICT = re.compile(
 def typed_verdicts(text: str) -> list[str]:
     """The sentences of a Markdown text that give a claim a verdict.
 
-    Those of ``in-short`` may: the build shows them only where the run confirms the verdict.
+    Those of ``in-short`` that suppose a verdict may: the build shows them only where the run
+    confirms it.
     """
-    text = re.sub(r":::\{in-short\}.*?:::", " ", text, flags=re.DOTALL)
+    for box in re.findall(r":::\{in-short\}.*?:::", text, flags=re.DOTALL):
+        measured = [item for item in box.split("\n- ") if item.startswith("measured: ")]
+        text = text.replace(box, "\n\n".join(measured))
     sentences = re.split(r"(?<=[.:;?!])\s+|\n\s*\n", text)
     return [
         sentence
@@ -132,6 +135,8 @@ def test_a_changed_number_would_be_found(path: Path) -> None:
         ("The verdict on OP-15 may be another with other prompts.", 0),
         ("AS-11 asks two things. The rest of the distribution holds in part.", 0),
         ("If AS-3 is computed exactly enough, what is held fixed?", 0),
+        (":::{in-short}\n- AS-1 holds: AS-1 does not hold.\n:::", 0),
+        (":::{in-short}\n- AS-1 holds: Yes.\n- measured: AS-3 does not hold.\n:::", 1),
     ],
 )
 def test_what_counts_as_a_typed_verdict(text: str, found: int) -> None:

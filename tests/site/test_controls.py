@@ -131,9 +131,7 @@ def test_the_mouse_finds_every_setting(opened, width: int) -> None:
     texts = [mark.locator("title").text_content() for mark in marks.all()]
     places = [mark.get_attribute("transform").partition(")")[0] for mark in marks.all()]
     assert len(texts) > 1
-    # On a phone's width the same code finds them: every tenth will do.
-    for i in range(0, len(places), 1 if width == max(WIDTHS) else 10):
-        place = places[i]
+    for i, place in enumerate(places):
         marks.nth(i).hover(force=True)
         # Points that lie on one another are told together, whichever comes first.
         assert any(
