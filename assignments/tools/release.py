@@ -16,6 +16,7 @@ from assignments.tools.publish import publish
 from assignments.tools.sources import (
     ROOT,
     SOURCE,
+    STUB,
     hand_out_checks,
     marks,
     read_set,
@@ -24,7 +25,6 @@ from assignments.tools.sources import (
     set_names,
 )
 
-STUB = "# YOUR CODE HERE\nraise NotImplementedError()"
 ANSWER = "YOUR ANSWER HERE"
 
 

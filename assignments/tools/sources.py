@@ -13,6 +13,7 @@ from nbformat import NotebookNode
 ROOT = Path(__file__).resolve().parents[2]
 SOURCE = ROOT / "assignments" / "source"
 CHECKS = ROOT / "assignments" / "checks"  # the folder that is handed out beside each notebook
+STUB = "# YOUR CODE HERE\nraise NotImplementedError()"  # what stands where an answer goes
 MARKER = re.compile(r"### (BEGIN|END) (SOLUTION|HIDDEN TESTS)")
 
 
