@@ -128,22 +128,26 @@ def test_the_mouse_finds_every_setting(opened, width: int) -> None:
     page, _ = opened(PARETO, width)
     told = page.locator(f"{EXPLORER} .explorer-setting")
     marks = page.locator(f"{EXPLORER} {MARKS}")
-    texts = [mark.locator("title").text_content() for mark in marks.all()]
-    places = [mark.get_attribute("transform").partition(")")[0] for mark in marks.all()]
-    assert len(texts) > 1
-    for i, place in enumerate(places):
-        marks.nth(i).hover(force=True)
+    marks.first.scroll_into_view_if_needed()
+    # In one call for all points: where each is drawn, its text, and the middle of it on the screen.
+    found = marks.evaluate_all(
+        """marks => marks.map((mark) => {
+          const box = mark.getBoundingClientRect();
+          const place = mark.getAttribute("transform").split(")")[0];
+          const text = mark.querySelector("title").textContent;
+          return [place, text, box.x + box.width / 2, box.y + box.height / 2];
+        })"""
+    )
+    assert len(found) > 1
+    together = {}
+    for place, text, *_ in found:
+        together.setdefault(place, []).append(text)
+    for place, _, x, y in found:
+        page.mouse.move(x, y)
+        said = told.text_content()
         # Points that lie on one another are told together, whichever comes first.
-        assert any(
-            told.text_content().startswith(text)
-            for text, other in zip(texts, places)
-            if other == place
-        )
-        assert all(
-            text.partition(":")[0] in told.text_content()
-            for text, other in zip(texts, places)
-            if other == place
-        )
+        assert said.startswith(tuple(together[place]))
+        assert all(text.partition(":")[0] in said for text in together[place])
 
 
 def test_lists_choose_plane_task_and_method(opened) -> None:
