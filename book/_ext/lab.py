@@ -90,10 +90,12 @@ class Page:
     def piece(self, match: re.Match, number: int) -> str:
         """What stands in JupyterLab for a piece of the cell with this number."""
         found = match.groupdict()
+        # Findings, which JupyterLab cannot judge
         if found["box"]:
             return ":::{admonition} In short"
         if found["claim"]:
             return f"- *In a run where {found['claim']} comes out as “{found['verdict']}”:* "
+        # Numbers and words within sentences
         if found["glued"]:
             return f'{{eval}}`glued["{found["glued"]}"]`'
         if found["keys"]:
@@ -105,6 +107,7 @@ class Page:
             return f"[{found['words'] or title}]({found['page']}{suffix})"
         if found["label"]:
             return self.reference(match, number)
+        # Hints and solutions
         if found["fold"]:
             return (
                 f"\n\n{INDENT}:::{{admonition}} {found['fold']}\n{INDENT}:class: dropdown\n{INDENT}"
