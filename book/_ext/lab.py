@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import re
 from collections.abc import Iterable
 from functools import cache
@@ -114,11 +115,19 @@ class Page:
             )
         return f"\n{INDENT}:::\n" if found["end"] else "- "
 
+    def elsewhere(self, label: str) -> str:
+        """The notebook that has an equation, as a link."""
+        for path in sorted(BOOK.glob("*/*.ipynb")):
+            if f"$$ ({label})" in path.read_text(encoding="utf-8"):
+                place = os.path.relpath(path, self.folder)
+                return f"in [{titled(path.with_suffix(''))[0]}]({place})"
+        raise KeyError(label)
+
     def reference(self, match: re.Match, number: int) -> str:
         """To a figure that a cell draws, or to an equation, which may be another notebook's."""
         label = match["label"]
         if match["kind"] == "eq":
-            return match[0] if f"$$ ({label})" in self.text else "of that chapter"
+            return match[0] if f"$$ ({label})" in self.text else self.elsewhere(label)
         if label not in self.figures:  # a drawing, which JupyterLab numbers itself
             return match[0]
         first = not match.string[: match.start()].strip() or match.string[match.start() - 2] == "."
@@ -135,10 +144,14 @@ def shown(content: dict, folder: Path) -> None:
         pairs, wanted = [], []
 
         def put(match: re.Match, number=number, pairs=pairs, wanted=wanted) -> str:
-            pairs.append((page.piece(match, number), match[0]))
+            try:
+                piece = page.piece(match, number)
+            except (KeyError, OSError):  # a reader's own notebook may name what is nowhere
+                return match[0]
+            pairs.append((piece, match[0]))
             if match["glued"]:
                 wanted.append(match["glued"])
-            return pairs[-1][0]
+            return piece
 
         cell["source"] = PIECES.sub(put, "".join(cell["source"]))
         cell["metadata"][KEPT] = pairs

@@ -67,6 +67,22 @@ def test_a_cell_is_shown_in_words_that_jupyterlab_knows() -> None:
     assert values == ["26%", "7", "…", "7"]
 
 
+def test_an_equation_of_another_notebook_is_a_link() -> None:
+    content = new_notebook(cells=[new_markdown_cell("# Try\n\nAs equation {eq}`bias-eq-edit`.")])
+    shown(content, BOOK / "one-ruler")
+    place = "../observable-propagation/edits.ipynb"
+    assert content.cells[0].source.endswith(f"equation in [Which edits can close a gap?]({place}).")
+
+
+def test_what_is_nowhere_stays_as_it_is() -> None:
+    text = "# Try\n\n{doc}`nowhere`, {cite:t}`nobody2024` and {eq}`nothing`."
+    content = new_notebook(cells=[new_markdown_cell(text)])
+    shown(content, BOOK / "one-ruler")
+    assert content.cells[0].source == text
+    stored(content)
+    assert content.cells[0].source == text and not content.cells[0].metadata
+
+
 def test_what_the_reader_changed_is_kept_and_all_else_put_back() -> None:
     content = notebook()
     shown(content, BOOK / "activation-scaling")
