@@ -120,7 +120,7 @@ class Page:
         for path in sorted(BOOK.glob("*/*.ipynb")):
             if f"$$ ({label})" in path.read_text(encoding="utf-8"):
                 place = os.path.relpath(path, self.folder)
-                return f"in [{titled(path.with_suffix(''))[0]}]({place})"
+                return f"`{label}` in [{titled(path.with_suffix(''))[0]}]({place})"
         raise KeyError(label)
 
     def reference(self, match: re.Match, number: int) -> str:

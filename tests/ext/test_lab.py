@@ -71,7 +71,8 @@ def test_an_equation_of_another_notebook_is_a_link() -> None:
     content = new_notebook(cells=[new_markdown_cell("# Try\n\nAs equation {eq}`bias-eq-edit`.")])
     shown(content, BOOK / "one-ruler")
     place = "../observable-propagation/edits.ipynb"
-    assert content.cells[0].source.endswith(f"equation in [Which edits can close a gap?]({place}).")
+    link = f"[Which edits can close a gap?]({place})"
+    assert content.cells[0].source.endswith(f"equation `bias-eq-edit` in {link}.")
 
 
 def test_what_is_nowhere_stays_as_it_is() -> None:
