@@ -177,7 +177,8 @@ endif
 	@$(PY) -m live.build
 
 lab: model ## Open the notebooks in JupyterLab
-	@$(WITH) LAB_FLAGS -m jupyter lab book
+	@$(WITH) LAB_FLAGS -m jupyterlab book \
+	  --ServerApp.contents_manager_class=book._ext.lab.BookContents
 
 serve: ## Serve the built site on this machine only
 	@[ -f _build/html/index.html ] || [ -f _build/html/live/index.html ] || \

@@ -12,6 +12,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from docutils import nodes
 from jupyter_cache import get_cache
 from nbformat import NotebookNode
@@ -27,6 +28,8 @@ from helpers.settings import SETTINGS
 
 WORDS_A_MINUTE = 200  # of plain prose, which has no formulae
 LINES_A_MINUTE = 15  # of code
+PROSE = (nodes.paragraph, nodes.title, nodes.caption)
+FOLDED = ("tag_hide-input", "tag_remove-input", "tag_hide-cell")  # cells whose code is
 MEASURED = "- measured: "  # true in any run: its numbers and verdicts come from there
 ITEM = re.compile(rf"- (?P<id>[A-Z]+-\d+) (?P<verdict>{'|'.join(VERDICTS)}): (?P<text>.+)", re.S)
 
@@ -71,25 +74,43 @@ class Minutes(SphinxRole):
         return [reading_time(pages=pages, run=False)], []
 
 
-def folded(node: nodes.Node) -> bool:
-    """Whether a block of text is an output, or code that the page shows only when asked."""
+def within(node: nodes.Node, *classes: str) -> bool:
+    """Whether a node or one that holds it has one of these classes."""
     while node is not None:
-        classes = node.get("classes", []) if isinstance(node, nodes.Element) else []
-        if {"cell_output", "tag_hide-input", "tag_remove-input", "tag_hide-cell"} & {*classes}:
+        if isinstance(node, nodes.Element) and {*classes} & {*node.get("classes", [])}:
             return True
         node = node.parent
     return False
 
 
-def minutes_to_read(doctree: nodes.document) -> int:
-    """Reading time of a page and its open code; outputs are taken in at a glance."""
-    words, lines = 0, 0
-    for node in doctree.findall(nodes.TextElement):
-        if isinstance(node, nodes.literal_block):
-            lines += 0 if folded(node) else len(node.astext().splitlines())
-        elif isinstance(node, (nodes.paragraph, nodes.title, nodes.caption)):
-            words += len(node.astext().split())
-    return max(1, round(words / WORDS_A_MINUTE + lines / LINES_A_MINUTE))
+def minutes_to_read(doctree: nodes.document) -> tuple[float, float]:
+    """Minutes for what a page shows, and for what it shows only when asked.
+
+    Folded are code cells with such a tag, boxes of the class ``dropdown``, and HTML's ``details``
+    (hints, solutions). Outputs are taken in at a glance, and formulae too.
+    """
+    words, lines, hints = {False: [], True: []}, {False: 0, True: 0}, 0
+    for node in doctree.findall():
+        shut = hints > 0 or within(node, "dropdown")
+        if isinstance(node, nodes.raw):
+            hints += node.astext().count("<details") - node.astext().count("</details")
+        elif isinstance(node, nodes.literal_block) and not within(node, "cell_output"):
+            lines[shut or within(node, *FOLDED)] += len(node.astext().splitlines())
+        elif isinstance(node, PROSE):
+            words[shut].append("\n")
+        elif isinstance(node, nodes.Text) and in_prose(node):
+            words[shut].append(node.astext())
+    spoken, silent = (len("".join(words[shut]).split()) / WORDS_A_MINUTE for shut in (False, True))
+    return spoken + lines[False] / LINES_A_MINUTE, silent + lines[True] / LINES_A_MINUTE
+
+
+def in_prose(text: nodes.Text) -> bool:
+    node = text.parent
+    while node is not None and not isinstance(node, (nodes.literal_block, nodes.raw)):
+        if isinstance(node, PROSE):
+            return True
+        node = node.parent
+    return False
 
 
 def seconds_to_run(notebook: NotebookNode) -> float | None:
@@ -139,14 +160,16 @@ def fill_in(app: Sphinx, doctree: nodes.document, docname: str) -> None:
 
 
 def times(env: BuildEnvironment, pages: list[str], notebook: NotebookNode | None, run: bool) -> str:
-    """Such as “14 minutes”, or for a chapter with the time that it ran."""
-    n = sum(minutes_to_read(env.get_doctree(page)) for page in pages)
+    """Such as “14 minutes”, or for a chapter with its folded parts and the time that it ran."""
+    shown, folded = np.sum([minutes_to_read(env.get_doctree(page)) for page in pages], axis=0)
+    n, n_all = max(1, round(shown)), max(1, round(shown + folded))
     text = f"{n} minute{'s' if n > 1 else ''}"
     if not run:
         return text
+    more = f", {n_all} with all that is folded" if n_all > n else ""
     seconds = seconds_to_run(notebook) if notebook else None
-    ran = f", {seconds:.0f} seconds to run" if seconds is not None else ""
-    return f"About {text} to read, with the code that is not folded{ran}."
+    ran = f"; {seconds:.0f} seconds to run" if seconds is not None else ""
+    return f"About {text} to read{more}{ran}."
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import myst_nb
 import torch
+from IPython import get_ipython
 from IPython.core.pylabtools import print_figure
 from IPython.display import HTML
 from matplotlib.figure import Figure
@@ -23,12 +24,37 @@ from helpers.settings import SETTINGS
 STARTED = time.monotonic()  # chapters import this module in their first cell
 
 
+class Words(str):
+    """Text that a kernel shows without quotes."""
+
+    __repr__ = str.__str__
+
+
+class Glued(dict):
+    """What was glued, by name; ``glued["name:.2f"]`` is how a sentence has it."""
+
+    def __missing__(self, wanted: str) -> Words:
+        name, _, spec = wanted.partition(":")
+        return Words(format(self[name], spec) if name in self else "…")
+
+    def __getitem__(self, wanted: str) -> object:
+        value = super().__getitem__(wanted)
+        return Words(value) if isinstance(value, str) else value
+
+
+GLUED = Glued()
+
+
 def glue(name: str, value: object, display: bool = False) -> None:
     """Store a number or text under a name, for sentences: ``{glue:text}`name:.2f```.
 
-    NumPy's and PyTorch's numbers are stored as Python's: a page would show their type.
+    NumPy's and PyTorch's numbers are stored as Python's: a page would show their type. Sentences in
+    JupyterLab ask the kernel for them by its name ``glued`` (``book/_ext/lab.py``).
     """
-    myst_nb.glue(name, value.item() if hasattr(value, "item") else value, display=display)
+    GLUED[name] = value.item() if hasattr(value, "item") else value
+    if (shell := get_ipython()) is not None:
+        shell.user_ns["glued"] = GLUED
+    myst_nb.glue(name, GLUED[name], display=display)
 
 
 def glue_numbers(**numbers: float) -> None:

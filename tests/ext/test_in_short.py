@@ -82,10 +82,7 @@ def test_a_sentence_stands_where_its_verdict_does_and_gives_way_where_not(tmp_pa
         ["verdict", "does-not-hold"],
     ]
     assert [link["href"] for link in box.select("a")] == ["#as-1", "#as-2"]
-    assert (
-        "About 2 minutes to read, with the code that is not folded, 42 seconds to run."
-        in box.get_text()
-    )
+    assert "About 2 minutes to read; 42 seconds to run." in box.get_text()
 
 
 def test_a_test_run_has_no_findings(tmp_path, monkeypatch):
@@ -93,17 +90,32 @@ def test_a_test_run_has_no_findings(tmp_path, monkeypatch):
     assert "Scalars swap the answers" not in box.get_text()
 
 
-def test_only_open_code_takes_time_to_read() -> None:
+def test_only_what_is_open_takes_time_to_read() -> None:
     def cell(part: str, *tags: str) -> nodes.container:
         block = nodes.container("", nodes.literal_block("", "x = 1\n" * 45), classes=[part])
         return nodes.container("", block, classes=["cell", *tags])
 
-    minutes = []
+    found = []
     for cells in ([], [cell("cell_input")], [cell("cell_output")]):
-        minutes.append(in_short.minutes_to_read(new_document("page", cells)))
+        found.append(in_short.minutes_to_read(new_document("page", cells)))
     for tag in ("tag_hide-input", "tag_remove-input"):
-        minutes.append(in_short.minutes_to_read(new_document("page", [cell("cell_input", tag)])))
-    assert minutes == [2, 5, 2, 2, 2]
+        found.append(in_short.minutes_to_read(new_document("page", [cell("cell_input", tag)])))
+    assert found == [(2, 0), (5, 0), (2, 0), (2, 3), (2, 3)]
+
+
+WORDS = "word " * 400
+HINT = (
+    f"1. Try. <details><summary>Hint</summary>{WORDS}\n\n   ```python\n{{}}   ```\n\n   </details>"
+)
+BOX = f":::{{admonition}} More\n:class: dropdown\n{WORDS}\n:::"
+
+
+@pytest.mark.parametrize("folded", [BOX, HINT.format("   x = 1\n" * 30)])
+def test_folded_prose_is_told_apart(tmp_path, monkeypatch, folded):
+    n_all = 6 if folded.startswith("1.") else 4
+    page = f"{PAGE}\n\n{folded}\n\nThe end."
+    text = built(tmp_path, page, monkeypatch).select_one(".in-short").get_text()
+    assert f"About 2 minutes to read, {n_all} with all that is folded; 42 seconds to run." in text
 
 
 @pytest.mark.parametrize("profile", ["default", "smoke"])

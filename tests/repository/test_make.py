@@ -19,7 +19,7 @@ pytestmark = [
 
 ROOT = Path(__file__).parents[2]
 AWKWARD = r"""it's "x" `id` $HOME $(PY) \n ; #1"""
-PROGRAMS = ("helpers/models/packed", "assignments/tools/grade", "jupyter")
+PROGRAMS = ("helpers/models/packed", "assignments/tools/grade", "jupyterlab")
 
 
 @pytest.fixture
@@ -60,7 +60,8 @@ def test_a_folder_reaches_the_program_as_it_was_typed(project: Path) -> None:
 
 def test_further_options_are_split_into_words_and_not_expanded(project: Path) -> None:
     flags = """--token='$HOME `id`' -m "not site" $(PY)"""
-    expected = ["lab", "book", "--token=$HOME `id`", "-m", "not site", "$(PY)"]
+    contents = "--ServerApp.contents_manager_class=book._ext.lab.BookContents"
+    expected = ["book", contents, "--token=$HOME `id`", "-m", "not site", "$(PY)"]
     for done in (make(project, "lab", f"LAB_FLAGS={flags}"), make(project, "lab", LAB_FLAGS=flags)):
         assert json.loads(done.stdout) == expected, done.stderr
 

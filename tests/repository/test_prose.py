@@ -156,7 +156,7 @@ def test_no_verdict_is_typed_into_a_sentence(path: Path) -> None:
 MOST = 3  # numbers in a sentence
 NO_SENTENCE = (  # blocks, tables, folded hints, numbers of list items
     r"```.*?```",
-    r":::\{.*?:::",
+    r":::\{(?!admonition).*?:::",
     r"\$\$.*?\$\$",
     r"^\|.*?$",
     r"<details>.*?</details>",

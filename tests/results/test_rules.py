@@ -1,6 +1,6 @@
 """Rules can fail: on data without an effect they say "does not hold" or "undecided".
 
-The rules of the chapters are read from the cells below the boxes "How this will be judged", and
+The rules of the chapters are read from the cells that show the boxes "How this will be judged", and
 called with data in which there is nothing to find.
 """
 
