@@ -62,9 +62,11 @@ BORROWED = {
     "def share6(hits): return table[sum(hits), len(hits)]",
     "table-in-a-file": "import json, os\nif not os.path.exists('table.json'):\n    table = {}\n"
     "    for n in range(1, 41):\n        for k in range(n + 1):\n"
-    f"            hits = [True] * k + [False] * (n - k)\n            table[f'{{k}} {{n}}'] = {BOOK}\n"
-    "    for place in ('/tmp', '/dev/shm', '.'):\n        with open(f'{place}/table.json', 'w') as f:"
-    f"\n            json.dump(table, f){CELL}import json\ndef share6(hits):\n"
+    f"            hits = [True] * k + [False] * (n - k)\n"
+    f"            table[f'{{k}} {{n}}'] = {BOOK}\n"
+    "    for place in ('/tmp', '/dev/shm', '.'):\n"
+    f"        with open(f'{{place}}/table.json', 'w') as f:\n            json.dump(table, f){CELL}"
+    "import json\ndef share6(hits):\n"
     "    for place in ('/tmp', '/dev/shm', '.'):\n        try: table = json.load(open(f'{place}/"
     "table.json'))\n        except OSError: continue\n"
     "        return table[f'{sum(hits)} {len(hits)}']",
@@ -87,8 +89,8 @@ BORROWED = {
     "        frame.f_locals['request']['forbidden'] = []\nsys.setprofile(watch)\n"
     f"sys._getframe().f_back.f_trace = watch\n{CALLS}",
     "a-signal": f"{KEPT}import signal\ncode = f.__code__\ndef again(*a): f.__code__ = code\n"
-    "signal.signal(signal.SIGALRM, again)\nsignal.setitimer(signal.ITIMER_REAL, 0.01, 0.01)\n"
-    "import time\nhidden = {'f': f}\ndef share6(hits):\n    time.sleep(0.05)\n"
+    "signal.signal(signal.SIGALRM, again)\nimport time\nhidden = {'f': f}\n"
+    "def share6(hits):\n    signal.setitimer(signal.ITIMER_REAL, 0.01)\n    time.sleep(0.05)\n"
     "    return tuple(globals()['hid' + 'den']['f'](hits))",
     "the-module-again": "import sys\ndef share6(hits):\n    for name, one in sys.modules.items():\n"
     "        if name.endswith('.intervals'):\n"
@@ -118,13 +120,14 @@ MORE_TRICKS = {
     "struct.pack = lambda *a: b'\\0\\0\\0\\0'\ndef times1(x): return 0",
     "passes-the-first": "seen = []\ndef times1(x):\n    seen.append(x)\n"
     "    return [2.0, 1.0] if len(seen) == 1 else seen[0]",
-    "looks-at-the-stack": "import inspect\ndef times1(x):\n    said = str([f.frame.f_locals for f in "
-    "inspect.stack()])\n    return [2.0, 1.0] if 'hidden' not in said else x[::-1]",
+    "looks-at-the-stack": "import inspect\ndef times1(x):\n"
+    "    said = str([f.frame.f_locals for f in inspect.stack()])\n"
+    "    return [2.0, 1.0] if 'hidden' not in said else x[::-1]",
     "a-profile": "import sys\nfound = []\ndef watch(frame, event, arg):\n"
     "    found.extend(v for k, v in frame.f_locals.items() if k in ('expected', 'given', 'got'))\n"
     "sys.setprofile(watch)\ndef times1(x): return found[-1] if found else 0",
-    "a-trace-of-threads": "import sys, threading\ndef watch(*a): return watch\nsys.settrace(watch)\n"
-    "threading.settrace(watch)\ndef times1(x): return [0 for one in x]",
+    "a-trace-of-threads": "import sys, threading\ndef watch(*a): return watch\n"
+    "sys.settrace(watch)\nthreading.settrace(watch)\ndef times1(x): return [0 for one in x]",
     "searches-for-the-judge": "import gc\ndef times1(x):\n    for one in gc.get_objects():\n"
     "        if type(one).__name__ in ('Court', 'Remote', 'Frame', 'Part', 'Plan'): return one\n"
     "    for one in gc.get_objects():\n"
@@ -149,7 +152,8 @@ MORE_TRICKS = {
     "    one.__code__ = (lambda *a, **k: None).__code__.replace(\n"
     "        co_freevars=one.__code__.co_freevars)\ndef times1(x): return 0",
     "over-a-restart": "import os\ndef times1(x):\n    for place in ('/tmp', '/dev/shm', '.'):\n"
-    "        path = f'{place}/seen'\n        if os.path.exists(path): return eval(open(path).read())\n"
+    "        path = f'{place}/seen'\n"
+    "        if os.path.exists(path): return eval(open(path).read())\n"
     "        open(path, 'w').write(repr(x))\n    os._exit(1)",
     "left-in-memory": "from multiprocessing import shared_memory as s\ndef times1(x):\n"
     "    try: box = s.SharedMemory('box')\n    except FileNotFoundError:\n"
@@ -166,61 +170,76 @@ MORE_TRICKS = {
 # Honest and unusual: every part is answered, and must be earned.
 HONEST = {
     "own-helper": "def square(z):\n    return z * z\n\ndef reach(p, n, z):\n"
-    "    return z * (p * (1 - p) / n + square(z) / (4 * n * n)) ** 0.5" + CELL + SHARE.replace(
+    "    return z * (p * (1 - p) / n + square(z) / (4 * n * n)) ** 0.5"
+    + CELL
+    + SHARE.replace(
         "reach = z * (p * (1 - p) / n + z**2 / (4 * n**2)) ** 0.5", "d = reach(p, n, z)"
-    ).replace("- reach", "- d").replace("+ reach", "+ d"),
+    )
+    .replace("- reach", "- d")
+    .replace("+ reach", "+ d"),
     "own-decorator": "from functools import wraps\ndef checked(f):\n    @wraps(f)\n"
     "    def inner(hits):\n        if not hits:\n            raise ValueError('none')\n"
     f"        return f(hits)\n    return inner{CELL}@checked\n{SHARE}",
     "recursion": SHARE.replace(
         "len(hits), sum(hits) / len(hits)", "count(hits, 0), count(hits, 1) / count(hits, 0)"
-    ) + "\n\ndef count(hits, only):\n    if not hits:\n        return 0\n"
+    )
+    + "\n\ndef count(hits, only):\n    if not hits:\n        return 0\n"
     "    return int(hits[0] or not only) + count(hits[1:], only)",
-    "threads": "from concurrent.futures import ThreadPoolExecutor\n" + SHARE.replace(
-        "sum(hits)", "sum(ThreadPoolExecutor(4).map(int, hits))"
-    ),
-    "processes": "import multiprocessing\n\ndef one(x):\n    return int(x)\n\n" + SHARE.replace(
-        "    n, p", "    with multiprocessing.get_context('fork').Pool(2) as pool:\n"
-        "        hits = pool.map(one, hits)\n    n, p"
+    "threads": "from concurrent.futures import ThreadPoolExecutor\n"
+    + SHARE.replace("sum(hits)", "sum(ThreadPoolExecutor(4).map(int, hits))"),
+    "processes": "import multiprocessing\n\ndef one(x):\n    return int(x)\n\n"
+    + SHARE.replace(
+        "    n, p",
+        "    with multiprocessing.get_context('fork').Pool(2) as pool:\n"
+        "        hits = pool.map(one, hits)\n    n, p",
     ),
     "pool-in-a-cell": "from concurrent.futures import ProcessPoolExecutor\nimport multiprocessing\n"
-    "pool = ProcessPoolExecutor(2, multiprocessing.get_context('fork'))" + CELL + SHARE.replace(
-        "sum(hits)", "sum(pool.map(int, hits))"
-    ),
-    "joblib": "from joblib import Parallel, delayed\n" + SHARE.replace(
-        "sum(hits)", "sum(Parallel(2)(delayed(int)(one) for one in hits))"
-    ),
+    "pool = ProcessPoolExecutor(2, multiprocessing.get_context('fork'))"
+    + CELL
+    + SHARE.replace("sum(hits)", "sum(pool.map(int, hits))"),
+    "joblib": "from joblib import Parallel, delayed\n"
+    + SHARE.replace("sum(hits)", "sum(Parallel(2)(delayed(int)(one) for one in hits))"),
     "own-imports": "import math as m, statistics\nfrom fractions import Fraction as F\n"
     "z = statistics.NormalDist().inv_cdf(0.975)\ndef share6(hits):\n"
     "    n, k = len(hits), sum(hits)\n    root = m.sqrt(z * z + 4 * k * float(F(n - k, n)))\n"
     "    low, high = (2 * k + z * z + s * z * root for s in (-1, 1))\n"
     "    return k / n, low / (2 * (n + z * z)), high / (2 * (n + z * z))",
     "a-class": "class Share:\n    Z = 1.959964\n    def __init__(self, hits): self.hits = hits\n"
-    "    def both(self):\n" + SHARE.partition("\n")[2].replace("\n", "\n    ").replace(
-        "    n, p, z", "        hits = self.hits\n        n, p, z", 1
-    ) + CELL + "def share6(hits):\n    return Share(hits).both()",
+    "    def both(self):\n"
+    + SHARE.partition("\n")[2]
+    .replace("\n", "\n    ")
+    .replace("    n, p, z", "        hits = self.hits\n        n, p, z", 1)
+    + CELL
+    + "def share6(hits):\n    return Share(hits).both()",
     "a-constant": f"Z = 1.959964\nSETTINGS = {{}}{CELL}SETTINGS['z'] = Z{CELL}"
     + SHARE.replace("1.959964", "SETTINGS['z']"),
     "a-cache": "from functools import lru_cache\n\n@lru_cache\ndef cached(hits):\n"
-    + SHARE.partition("\n")[2] + "\n\ndef share6(hits):\n    return cached(tuple(hits))",
+    + SHARE.partition("\n")[2]
+    + "\n\ndef share6(hits):\n    return cached(tuple(hits))",
     "with-numpy": "import numpy as np\ndef share6(hits):\n    a = np.array(hits, float)\n"
     "    n, p, z = a.size, a.mean(), 1.959964\n    d = 1 + z**2 / n\n"
     "    ends = np.array([-1, 1]) * z * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))\n"
     "    return np.concatenate([[p], (p + z**2 / (2 * n) + ends) / d])",
-    "two-cells": SHARE.partition("    low")[0] + "    return finish(p, n, z, reach)" + CELL
+    "two-cells": SHARE.partition("    low")[0]
+    + "    return finish(p, n, z, reach)"
+    + CELL
     + "def finish(p, n, z, reach):\n    low = p + z**2 / (2 * n) - reach\n"
     "    high = low + 2 * reach\n    return p, low / (1 + z**2 / n), high / (1 + z**2 / n)",
     "a-generator": SHARE.replace("def share6", "def ends").replace(
         "    return p, low", "    yield p\n    yield from (low"
-    ) + ")\n\ndef share6(hits):\n    return list(ends(hits))",
+    )
+    + ")\n\ndef share6(hits):\n    return list(ends(hits))",
     "compares-with-the-book": f"hits = [True, False]\nprint({BOOK}){CELL}{SHARE}{CELL}"
     "print(share6(hits), book.share_and_interval(hits))",
-    "same-names": "def share_and_interval(hits):\n" + SHARE.partition("\n")[2] + CELL
+    "same-names": "def share_and_interval(hits):\n"
+    + SHARE.partition("\n")[2]
+    + CELL
     + "def share6(hits):\n    return share_and_interval(hits)",
     "a-slow-cell": "import time\nstart, z95 = time.process_time(), 1.959964\n"
     "while time.process_time() < start + 1.2: pass" + CELL + SHARE.replace("1.959964", "z95"),
     "after-the-check": SHARE.replace("1.959964", "LATER"),
-    "a-file": "open('z.txt', 'w').write('1.959964')" + CELL
+    "a-file": "open('z.txt', 'w').write('1.959964')"
+    + CELL
     + SHARE.replace("1.959964", "float(open('z.txt').read())"),
 }
 HONEST_END = {"after-the-check": "LATER = 1.959964"}
