@@ -6,7 +6,6 @@ One class hands in the toy set (``class_of_tricks``); it is graded once, in real
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from types import FunctionType
 
 import pytest
