@@ -242,6 +242,7 @@ HONEST = {
     + CELL
     + SHARE.replace("1.959964", "float(open('z.txt').read())"),
 }
+FOREIGN = "from a_module_of_theirs import share6"  # installed where the student worked
 HONEST_END = {"after-the-check": "LATER = 1.959964"}
 
 
@@ -262,6 +263,7 @@ def write_tricks(folder: Path, version: dict) -> None:
     for name, source in MORE_TRICKS.items():
         assert source != RIGHT[1]
         write(folder, f"trick-{name}", submission(version, source, "part1"))
+    write(folder, "foreign", submission(version, FOREIGN, "part6"))
     for name, source in HONEST.items():
         notebook = submission(version, source, "part6")
         if name in HONEST_END:

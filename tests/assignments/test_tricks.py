@@ -62,6 +62,12 @@ def test_what_only_a_person_can_decide_waits_for_one_and_says_why(rows) -> None:
     assert "a person reads it" in row.record.reasons["part6"]
 
 
+def test_an_answer_that_needs_a_module_which_is_not_here_waits_for_a_person(rows) -> None:
+    row = rows["foreign"]
+    assert row.parts["part6"] is None and row.parts["part1"] == 2
+    assert "not installed here: a person runs it" in row.record.reasons["part6"]
+
+
 @pytest.fixture
 def a_book() -> dict:
     """Two modules of a book: one function, plain, decorated and as a method, under other names."""
