@@ -197,6 +197,10 @@ HONEST = {
     "pool = ProcessPoolExecutor(2, multiprocessing.get_context('fork'))"
     + CELL
     + SHARE.replace("sum(hits)", "sum(pool.map(int, hits))"),
+    "many-processes": "import multiprocessing, time\n"
+    "pool = multiprocessing.get_context('fork').Pool(12)\ntime.sleep(1.2)"
+    + CELL
+    + SHARE.replace("sum(hits)", "sum(pool.map(int, hits))"),
     "joblib": "from joblib import Parallel, delayed\n"
     + SHARE.replace("sum(hits)", "sum(Parallel(2)(delayed(int)(one) for one in hits))"),
     "own-imports": "import math as m, statistics\nfrom fractions import Fraction as F\n"
