@@ -18,6 +18,7 @@ import pickle
 import signal
 import socket
 import sys
+from pathlib import Path
 
 from . import taken, walls, wire
 
@@ -30,6 +31,7 @@ def main(control: socket.socket, policy: dict) -> None:
     import checks
     from IPython.core.interactiveshell import InteractiveShell
 
+    # Load what every worker needs, before there is any student code.
     walls.prctl(walls.PR_SET_PDEATHSIG, signal.SIGKILL)
     checks.the_model()
     InteractiveShell.instance()  # imports what a shell needs
@@ -40,6 +42,8 @@ def main(control: socket.socket, policy: dict) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     gc.freeze()  # no copies of pages because of reference counting
     control.sendall(b"ready")
+    # Then one order after another: models to build, or a worker to fork.
+    before, allowed = _data(), policy["memory_bytes"]
     while True:
         message, descriptors, _, _ = socket.recv_fds(control, 4096, 1)
         if not message:
@@ -50,6 +54,7 @@ def main(control: socket.socket, policy: dict) -> None:
                 with checks.untouched(checks.tiny(*key) if key else checks.the_model()):
                     pass  # it keeps what each worker would otherwise work out for itself
             gc.freeze()
+            policy["memory_bytes"] = allowed + _data() - before  # no student pays for them
             control.sendall(b"ready")
             continue
         with socket.socket(fileno=descriptors[0]) as channel:
@@ -58,6 +63,14 @@ def main(control: socket.socket, policy: dict) -> None:
                     _guard(control, channel, policy | order)
                 finally:
                     os._exit(0)
+
+
+def _data() -> int:
+    """Bytes of this process that its limit on data counts (Linux; elsewhere 0)."""
+    with contextlib.suppress(OSError):
+        pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[5]
+        return int(pages) * os.sysconf("SC_PAGE_SIZE")
+    return 0
 
 
 def _guard(control: socket.socket, channel: socket.socket, policy: dict) -> None:
