@@ -23,7 +23,7 @@ def own_work(function: Callable, *names: str) -> None:
             continue
         seen[id(one)] = one  # kept, so that its id stays its own
         code = getattr(one, "__code__", None)
-        if code and code.co_name in names and _from_book(code.co_filename):
+        if isinstance(code, CodeType) and code.co_name in names and _from_book(code.co_filename):
             raise Wrong(_called(function, code.co_name))  # under another name too
         if str(getattr(one, "__module__", "")).startswith("helpers."):
             if getattr(one, "__name__", "") in names:

@@ -26,6 +26,7 @@ class Part:
         points: that it is worth.
         names: functions that the answer defines; none for a written answer.
         visible, hidden: the two halves of its check, as source.
+        forbidden: the book's functions that the answer is to do without.
     """
 
     id: str
@@ -38,6 +39,11 @@ class Part:
     @property
     def written(self) -> bool:
         return not self.names
+
+    @property
+    def forbidden(self) -> list[str]:
+        named = re.findall(r"own_work\(\w+, (.+)\)", self.visible)
+        return re.findall(r"[\"'](\w+)[\"']", " ".join(named))
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
+import re
 import signal
 import sys
 import time
@@ -31,6 +32,9 @@ from assignments.tools.sources import ROOT, SOURCE, set_names
 from assignments.tools.submissions import Handed, find
 
 RUBRICS = ROOT / "assignments" / "rubrics"
+BESIDE = "the notebook needs a module handed in beside it"
+NO_MODULE = "ModuleNotFoundError: No module named '(?!helpers)"
+MISSING = "the answer needs a module that is not installed here"
 
 
 @dataclass(frozen=True)
@@ -65,11 +69,15 @@ def grade_one(one: Handed, run: Run) -> Record:
     # Code by its checks; written answers wait for a person.
     results = judge.grade(plan, one.student)
     record.notes += [*notes, *more, *plan.notes, *judge.notes]
-    beside = "No module named" in " ".join(judge.notes) and ".py" in " ".join(one.notes)
+    # What fails for want of a module that the student has, and this environment has not.
+    said = " ".join(judge.notes)
+    beside = "No module named" in said and ".py" in " ".join(one.notes)
     for result in results:
-        if result.passed is False and beside:
+        text = f"{said} {result.part}: {result.reason}"
+        own = re.search(rf"{result.part}: {NO_MODULE}", text)
+        if result.passed is False and (beside or own):
             result.passed = None
-            result.reason += "; the notebook needs a module handed in beside it: a person runs it"
+            result.reason += f"; {BESIDE if beside else MISSING}: a person runs it"
         record.passed[result.part] = result.passed
         record.reasons[result.part] = result.reason
         record.references |= {result.part: result.reference} if result.reference else {}

@@ -2,12 +2,12 @@
 
 The checks, hidden tests included, call stand-ins (``Remote``). A stand-in sends the arguments to
 the sandbox and returns the plain value that comes back; models go as names and are built on both
-sides. What is compared, and with what, never enters the sandbox.
+sides. What is compared, and with what, never enters the sandbox. Where an answer is to be written
+out, it has to pass in a sandbox without the book's own function (``alone``).
 """
 
 from __future__ import annotations
 
-import builtins
 import contextlib
 import io
 import re
@@ -19,60 +19,15 @@ from types import ModuleType
 import torch
 
 from assignments import checks
-from assignments.inside import wire
+from assignments.tools import alone
 from assignments.tools.frame import Frame, Part
 from assignments.tools.matching import Plan, Step
 from assignments.tools.nursery import Nursery
+from assignments.tools.remote import Remote, Result, error_of
 from assignments.tools.session import Lost
 
 MAX_RESTARTS = 5
 NOT_ANSWERED = "no answer"
-
-
-@dataclass
-class Result:
-    """What became of one part.
-
-    Attributes:
-        passed: None if a person has to decide.
-        reason: for the student; says nothing of hidden tests but what their messages say.
-        reference: for the teacher: what the check says of this student's own case.
-    """
-
-    part: str
-    passed: bool | None
-    reason: str = ""
-    reference: str = ""
-
-
-class Remote:
-    """A student's function, as the checks see it."""
-
-    def __init__(self, court: Court, name: str, part: Part, forbidden: list[str]) -> None:
-        self.__name__, self.court, self.part, self.forbidden = name, court, part, forbidden
-
-    def __call__(self, *args: object, **kwargs: object) -> object:
-        request = {"name": self.__name__, "args": args, "kwargs": kwargs}
-        reply = self.court.ask("call", forbidden=self.forbidden, **request)
-        self.court.changed |= bool(reply.get("changed"))
-        return wire.decode(reply.get("value"))
-
-    def written_out(self, names: tuple[str, ...]) -> None:
-        """As ``checks.own_work``, of the function in the sandbox."""
-        self.court.ask("written_out", name=self.__name__, forbidden=names)
-
-
-def _error(kind: str, text: str) -> Exception:
-    """A student's exception, as one of Python's own."""
-    found = getattr(builtins, str(kind), RuntimeError)
-    if not (isinstance(found, type) and issubclass(found, Exception)):
-        found, text = RuntimeError, f"{kind} {text}".strip()
-    try:
-        error = found(str(text))
-    except TypeError:  # it wants more arguments
-        error = RuntimeError(str(text))
-    error.of_student = True
-    return error
 
 
 @dataclass
@@ -129,7 +84,7 @@ class Court:
         self.cell_seconds = self.factor * limits["cell_seconds"]
         self.left = self.factor * limits["total_seconds"]
         self.notes, self.restarts = [], 0
-        self.done: list[Step] = []
+        self.done: list[tuple[Step, float]] = []  # cells that did no harm, with their seconds
         space, results = self.space | {"STUDENT": student}, {}
         self.session = self.nursery.session()
         # A check that fails runs again at the end, in case a later cell mends the answer.
@@ -167,7 +122,7 @@ class Court:
             self.check_left -= self.session.spent
             self.left -= self.session.spent
         if error := reply.get("error"):
-            raise _error(*error[:2])
+            raise error_of(*error[:2])
         return reply
 
     def _cell(self, step: Step) -> None:
@@ -187,7 +142,7 @@ class Court:
             self.notes.append(f"{step.label}: this cell {error}")
             self._restart()
         else:
-            self.done.append(step)
+            self.done.append((step, session.spent))
             error = reply.get("error")
             if error and step.kind not in ("shown", "alias"):
                 said = f"{error[0]}: {error[1]}" if error[0] != "TimeoutError" else error[1]
@@ -203,11 +158,11 @@ class Court:
         if self.restarts > MAX_RESTARTS:
             return
         done, self.done = self.done, []
-        for number, step in enumerate(done):
+        for number, (step, seconds) in enumerate(done):
             try:
                 kind = "given" if step.kind == "given" else "cell"
                 self.session.ask(kind, self.cell_seconds, source=step.source)
-                self.done.append(step)
+                self.done.append((step, seconds))
             except Lost:
                 self.done += done[number + 1 :]
                 return self._restart()
@@ -221,21 +176,45 @@ class Court:
             return Result(name, False, f"{NOT_ANSWERED} was found")
         if self.restarts > MAX_RESTARTS or self.left <= 0:
             return Result(name, None, "not run: earlier parts used up the time of the whole set")
-        # The student's functions are called in the sandbox; everything else of a check runs here.
-        found = re.findall(r"own_work\(\w+, (.+)\)", part.visible)
-        forbidden = re.findall(r'"(\w+)"', " ".join(found))
-        self.check_left, here = self.cell_seconds, dict(space)
-        here |= {wanted: Remote(self, wanted, part, forbidden) for wanted in part.names}
+        self.check_left = self.cell_seconds
+        # What students see of the check comes first. Then, if they are to do without a function of
+        # the book, the whole check in a sandbox that never had it.
+        try:
+            here = self.stand_ins(part, space)
+            fault = self.half(part, "visible", here)
+            if fault is None and part.forbidden:
+                if decided := alone.check(self, part, space):
+                    return decided
+            fault = fault or self.half(part, "hidden", here)
+        except Lost as error:
+            self._restart()
+            return Result(name, False, str(error))
+        if fault is None and part.forbidden:
+            return Result(name, None, alone.BY_HAND)
+        return fault or self.passed(part, here)
+
+    def passed(self, part: Part, here: dict) -> Result:
+        """The result of a check that ran to its end with these variables."""
+        return Result(part.id, True, reference=str(here.get("REFERENCE", "")))
+
+    def stand_ins(self, part: Part, space: dict) -> dict:
+        """The variables of a check: the student's functions are called in the sandbox."""
         torch.manual_seed(0)
-        for stage, source in (("visible", part.visible), ("hidden", part.hidden)):
-            try:
-                self._run(source, here)
-            except Lost as error:
-                self._restart()
-                return Result(name, False, str(error))
-            except Exception as error:
-                return Result(name, False, self._reason(error, stage, forbidden)[:500])
-        return Result(name, True, reference=str(here.get("REFERENCE", "")))
+        return space | {wanted: Remote(self, wanted) for wanted in part.names}
+
+    def half(self, part: Part, stage: str, here: dict) -> Result | None:
+        """Run the visible or the hidden half of a check; the result if it fails.
+
+        Raises:
+            Lost: the sandbox is gone.
+        """
+        try:
+            self._run(getattr(part, stage), here)
+        except Lost:
+            raise
+        except Exception as error:
+            return Result(part.id, False, self._reason(error, stage, part.forbidden)[:500])
+        return None
 
     def _reason(self, error: Exception, stage: str, forbidden: list[str]) -> str:
         """Why a check failed, in words that may be shown."""

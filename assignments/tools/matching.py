@@ -7,7 +7,6 @@ nbgrader's mark, by the notebook's cell id or by the name that it defines, in th
 
 from __future__ import annotations
 
-import ast
 import re
 from dataclasses import dataclass, field
 from difflib import SequenceMatcher
@@ -120,14 +119,15 @@ class _Matcher:
             return self._frame_cell(index, cell)
         section = self.frame.sections[self.here] if self.here >= 0 else ""
         in_written = section in self.frame.parts and self.frame.parts[section].written
-        if cell.kind == "code" and not (in_written and self._prose(cell)):
+        prose = in_written and self._prose(cell)
+        if cell.kind == "code" and (names or not prose):  # a text may have a name
             self.own.setdefault(self.here, []).append(cell)
             written = self.answers.get(section.replace("part", "written"))
             if written:
                 written.images += cell.images  # figures of an open part
-        elif in_written:
+        if prose or (in_written and cell.kind != "code"):
             self._write(section, cell, own=True)
-        else:
+        elif cell.kind != "code":
             self.loose.append(cell)
 
     def _prose(self, cell: Cell) -> bool:
@@ -135,8 +135,8 @@ class _Matcher:
         tree = parse(cell.source)
         if tree is None:
             return True
-        texts = [isinstance(getattr(one, "value", None), ast.Constant) for one in tree.body]
-        return all(texts)
+        values = [getattr(getattr(one, "value", None), "value", None) for one in tree.body]
+        return all(isinstance(value, str) for value in values)
 
     def _write(self, part: str, cell: Cell, own: bool = False) -> None:
         self.answers[part].add(cell)

@@ -10,6 +10,7 @@ import re
 
 import torch
 
+from assignments import checks
 from assignments.tools.frame import Frame, read_frame
 from assignments.tools.judge import Court
 from assignments.tools.matching import match
@@ -56,6 +57,7 @@ def court(name: str, run) -> Court:
                 f"the reference answer of {name}, {wrong[0].part}, fails: {wrong[0].reason}. "
                 "Is this machine too slow (--time-factor), or was the package changed?"
             )
+        one.nursery.build(checks.models._MODELS)  # those that its checks have asked for
         passed = [result for result in one.grade(match(empty(frame), frame)) if result.passed]
         if passed:
             raise SandboxError(f"an empty answer passes {name}, {passed[0].part}")

@@ -96,6 +96,7 @@ WRONG = {
         "first crossing from the left": ("(abs(b), b)", "b"),
         "last crossing": ("(abs(b), b)", "-b"),
         "the positive one of two": ("(abs(b), b)", "(abs(b), -b)"),
+        "distances rounded": ("(abs(b), b)", "(round(abs(b), 1), b)"),
         "0 for none": ('default=float("nan")', "default=0.0"),
         "a touch is none": ("if g == 0", "if g != g"),
         "small gaps are zeros": ("if g == 0", "if abs(g) < 0.01"),
@@ -120,6 +121,7 @@ WRONG = {
         "layer ignored": ("tokens, layer, position, alpha", "tokens, 0, position, alpha"),
         "position ignored": ("tokens, layer, position, alpha", "tokens, layer, 1, alpha"),
         "a list": ("torch.stack(gaps)", "gaps"),
+        "sorted": ("in alphas:", "in sorted(alphas):"),
         "size only": ("torch.stack(gaps)", "torch.stack(gaps).abs()"),
         "change instead of gap": (
             "return torch.stack(gaps)",

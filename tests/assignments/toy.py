@@ -1,4 +1,7 @@
-"""A set of one's own for the tests: part n asks for a function that multiplies a list by n."""
+"""A set of one's own for the tests: part n asks for a function that multiplies a list by n.
+
+Part 6 asks for Wilson's interval, which the book's own ``share_and_interval`` gives.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,18 @@ PARTS = range(1, 5)
 RIGHT = {n: f"def times{n}(x):\n    return [{n} * one for one in x]" for n in PARTS}
 WRITTEN = "Because multiplying is repeated adding."
 STUB = 'def times{n}(x):\n    """A list, {n} times as large."""'
+SHARE = """def share6(hits):
+    n, p, z = len(hits), sum(hits) / len(hits), 1.959964
+    reach = z * (p * (1 - p) / n + z**2 / (4 * n**2)) ** 0.5
+    low, high = p + z**2 / (2 * n) - reach, p + z**2 / (2 * n) + reach
+    return p, low / (1 + z**2 / n), high / (1 + z**2 / n)"""
+SHARE_CHECK = """own_work(share6, 'share_and_interval')
+near(share6([True] * 10)[1], 0.7225, 'ten hits of ten: the interval begins at 0.7225', 1e-3)
+### BEGIN HIDDEN TESTS
+for hits, n in [(0, 7), (3, 8), (19, 40)]:
+    given = [True] * hits + [False] * (n - hits)
+    near(share6(given), list(book.share_and_interval(given)), f'wrong for {hits} of {n}')
+### END HIDDEN TESTS"""
 HIDDEN = 12345.25  # an input that students do not see
 
 
@@ -49,6 +64,12 @@ def write_source(folder: Path) -> Path:
         cells.append(marked(new_code_cell(answer), f"part{n}", solution=True))
         options = {"grade": True, "locked": True, "points": 2}
         cells.append(marked(new_code_cell(check), f"part{n}-check", **options))
+    body = SHARE.partition("\n")[2]
+    answer = f"def share6(hits):\n    ### BEGIN SOLUTION\n{body}\n    ### END SOLUTION"
+    cells.append(new_markdown_cell("## Part 6: a share with its interval"))
+    cells.append(marked(new_code_cell(answer), "part6", solution=True))
+    options = {"grade": True, "locked": True, "points": 2}
+    cells.append(marked(new_code_cell(SHARE_CHECK), "part6-check", **options))
     cells.append(new_markdown_cell("## Part 5: written\n\nWhy?"))
     written = {"grade": True, "solution": True, "points": 5}
     cells.append(marked(new_markdown_cell("Because of the reference."), "written5", **written))
@@ -77,6 +98,7 @@ def answered(version: dict, answers: dict[int, str] | None = None, written: str 
     notebook, answers = copy.deepcopy(version), RIGHT | (answers or {})
     for n, text in answers.items():
         at(notebook, f"part{n}")["source"] = text
+    at(notebook, "part6")["source"] = SHARE
     at(notebook, "written5")["source"] = written
     return notebook
 
