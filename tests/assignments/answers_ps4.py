@@ -109,6 +109,7 @@ WRONG = {
         "smallest multiple": (CHOICE, "abs(multiples[i])"),
         "last of equal gaps": ("range(len(multiples))", "reversed(range(len(multiples)))"),
         "size only": ("gaps_report[best]", "abs(gaps_report[best])"),
+        "gaps rounded": (CHOICE, "round(abs(gaps_choose[i]))"),
         "pair exchanged": (CHOSEN, "gaps_report[best], multiples[best]"),
         "typed in": (CHOSEN, "-1.0, -0.75"),
     },
