@@ -19,6 +19,7 @@ from helpers.activation_scaling.objective import (
     weighted_terms,
 )
 from helpers.activation_scaling.together import logits_together, rows_of
+from helpers.models.checks import checked
 from helpers.models.prefix import Runs
 from helpers.prompts.prompts import Prompts
 from helpers.settings import show_progress
@@ -39,6 +40,7 @@ class Fit:
     history: list[dict[str, float]]
 
 
+@checked
 @dataclass(frozen=True)
 class FitJob:
     """The arguments of one :func:`fit` in a batch of several."""

@@ -21,7 +21,7 @@ from helpers.activation_scaling.interventions import ActivScalar
 from helpers.activation_scaling.objective import logit_diff, wide
 from helpers.activation_scaling.points import Points
 from helpers.models import direct
-from helpers.models.checks import real, vectors, whole
+from helpers.models.checks import checked, real, vectors, whole
 from helpers.models.formulas import require
 from helpers.models.hooks import hooked
 from helpers.models.resume import Run
@@ -30,11 +30,11 @@ from helpers.models.tokens import check_one_length
 from helpers.prompts.prompts import Prompts
 
 Maps = dict[str, Float[Tensor, "layer pos *head"]]
-# By site and layer, for a batch of prompts; at head_out those of z, from which the outputs are
-# made.
+# By site and layer, for a batch of prompts; at head_out those of z, which the outputs come from.
 Activations = Mapping[tuple[str, int], Float[Tensor, "batch pos *head d"]]
 
 
+@checked
 def activations(
     model: TransformerBridge, tokens: Int[Tensor, "batch pos"], points: Points
 ) -> dict[tuple[str, int], Tensor]:
@@ -46,12 +46,13 @@ def activations(
     points.check_model(model)
     check_one_length(tokens)
     points.check_length(tokens.shape[1])
-    names = [_hook(place) for place in _places(points)]
+    names = [_hook(place) for place in points.places]
     kept, _ = read_activations(model, tokens, names, batch_size=len(tokens))
-    return {place: kept[_hook(place)] for place in _places(points)}
+    return {place: kept[_hook(place)] for place in points.places}
 
 
 @torch.no_grad()
+@checked
 def noised_activations(
     model: TransformerBridge,
     prompts: Prompts,
@@ -84,6 +85,7 @@ def noised_activations(
 
 
 @torch.no_grad()
+@checked
 def activ_patch(
     model: TransformerBridge,
     prompts: Prompts,
@@ -127,7 +129,8 @@ def activ_patch(
                 where = swaps[at, 1:].T if points.heads(site) else swaps[at, 1:2].T
                 row, *head = where
                 h_other = other[site, layer][row, pos, *head]
-                hooks.append((_hook((site, layer)), _swap((at, 0, *head), h_other)))
+                swap = partial(_swap, at=(at, 0, *head), h_other=h_other)
+                hooks.append((_hook((site, layer)), swap))
                 places.append((at, (site, layer), (row, pos, *head)))
             if not len(row := swaps[:, 1]):
                 continue
@@ -140,15 +143,13 @@ def activ_patch(
     return _as_maps(scores, points, mean)
 
 
-def _swap(at: tuple, h_other: Float[Tensor, "swap d"]):
-    def hook(h: Tensor, hook) -> Tensor:
-        h = h.clone()
-        h[at] = h_other
-        return h
-
-    return hook
+def _swap(h: Tensor, hook, at: tuple, h_other: Float[Tensor, "swap d"]) -> Tensor:
+    h = h.clone()
+    h[at] = h_other
+    return h
 
 
+@checked
 def attr_patch(
     model: TransformerBridge,
     prompts: Prompts,
@@ -159,10 +160,7 @@ def attr_patch(
 ) -> Maps:
     """Attribution patching: :func:`activ_patch` to first order, α_k = −∇_{h_k}LD(x) · (h'_k − h_k).
 
-    One forward and backward pass give the whole map.
-
-    Raises:
-        ValueError: as :func:`activ_patch`.
+    One forward and backward pass give the whole map. Raises as :func:`activ_patch`.
     """
     check_one_length(prompts.tokens)
     own = {}
@@ -172,7 +170,7 @@ def attr_patch(
         own[place] = h if h.requires_grad else h.detach().requires_grad_()
         return own[place].clone()  # a model may add to its input in place
 
-    hooks = [(_hook(place), partial(watch, place=place)) for place in _places(points)]
+    hooks = [(_hook(place), partial(watch, place=place)) for place in points.places]
     with torch.enable_grad(), hooked(model, hooks):
         difference = logit_diff(last_logits(model, prompts.tokens), prompts.correct, prompts.wrong)
         gradients = torch.autograd.grad(difference.sum(), list(own.values()))
@@ -185,6 +183,7 @@ def attr_patch(
 
 
 @torch.no_grad()
+@checked
 def direct_logit(
     model: TransformerBridge, prompts: Prompts, points: Points, *, mean: bool = True
 ) -> Maps:
@@ -217,6 +216,7 @@ def direct_logit(
     return _as_maps(scores, points, mean)
 
 
+@checked
 def as_scalars(maps: Maps, points: Points) -> ActivScalar:
     """The intervention whose α is the map, as in section 6.1.
 
@@ -227,6 +227,9 @@ def as_scalars(maps: Maps, points: Points) -> ActivScalar:
         raise ValueError(f"there are maps of {[*maps]}, and the points are at {points.sites}.")
     some, *_ = [vectors(f"the map of {site}", one) for site, one in maps.items()]
     intervention = ActivScalar(points, dtype=some.dtype, device=some.device)
+    for site, theta in intervention.theta.items():
+        if maps[site].shape != theta.shape:
+            raise ValueError(f"the map of {site} has shape {tuple(maps[site].shape)}.")
     intervention.theta.load_state_dict(maps)
     return intervention
 
@@ -247,13 +250,9 @@ def _as_maps(
 
 def _check_other(other: Activations, own: Activations) -> None:
     for place, h in own.items():
-        if place not in other or other[place].shape != h.shape:
+        if place not in other or vectors(f"other{place}", other[place]).shape != h.shape:
             site, layer = place
             raise ValueError(f"there are no other activations of {site} in layer {layer} to swap.")
-
-
-def _places(points: Points) -> list[tuple[str, int]]:
-    return [(site, layer) for site in points.sites for layer in points.layers]
 
 
 def _hook(place: tuple[str, int]) -> str:

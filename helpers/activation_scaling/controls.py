@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from helpers.activation_scaling.interventions import Intervention
-from helpers.models.checks import whole
+from helpers.models.checks import checked, real, whole
 
 
+@checked
 def permuted(values: Tensor, seed: int | torch.Generator, *, dim: int | None = None) -> Tensor:
     """A random permutation of all entries, or of the slices along one axis; drawn on the CPU.
 
@@ -18,13 +19,15 @@ def permuted(values: Tensor, seed: int | torch.Generator, *, dim: int | None = N
                 [0, 1, 4]])
     """
     generator = seed if isinstance(seed, torch.Generator) else torch.Generator().manual_seed(seed)
-    length = values.numel() if dim is None else values.shape[dim]
+    axis = None if dim is None else whole("dim", dim, -values.ndim, values.ndim)
+    length = values.numel() if axis is None else values.shape[axis]
     order = torch.randperm(length, generator=generator).to(values.device)
     if dim is None:
         return values.flatten()[order].view(values.shape)
     return values.index_select(dim, order)
 
 
+@checked
 def shuffled(intervention: Intervention, seed: int = 0, *, dim: int | None = None) -> Intervention:
     """A copy with θ permuted within each site: the same numbers at random points.
 
@@ -37,23 +40,33 @@ def shuffled(intervention: Intervention, seed: int = 0, *, dim: int | None = Non
         TypeError, ValueError: a seed that is no whole number from 0 on.
     """
     seed = whole("seed", seed, 0)
-    like = intervention.vec()
-    control = type(intervention)(intervention.points, dtype=like.dtype, device=like.device)
+    control = _like(intervention)
     generator = torch.Generator().manual_seed(seed)
     for site, theta in intervention.theta.items():
         control.theta[site].data = permuted(theta.data, generator, dim=dim)
     return control
 
 
+@checked
 def one_by_one(intervention: Intervention, least: float) -> list[Intervention]:
     """For each entry of θ of at least this size an intervention that has it alone.
 
     In the order of the sites, and within a site of its points.
     """
-    like, alone = intervention.vec(), []
+    least, alone = real("least", least, 0), []
     for site, theta in intervention.theta.items():
         for place in map(tuple, (theta.detach().abs() >= least).nonzero().tolist()):
-            one = type(intervention)(intervention.points, dtype=like.dtype, device=like.device)
+            one = _like(intervention)
             one.theta[site].data[place] = theta.detach()[place]
             alone.append(one)
     return alone
+
+
+def _like(intervention: Intervention) -> Intervention:
+    """A new one of the same class, with θ zero."""
+    theta = intervention.vec()
+    try:
+        return type(intervention)(intervention.points, dtype=theta.dtype, device=theta.device)
+    except TypeError as error:
+        kind = type(intervention).__name__
+        raise TypeError(f"the entries of θ of {kind} belong to no places.") from error

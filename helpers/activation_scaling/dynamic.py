@@ -16,6 +16,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from helpers.activation_scaling.interventions import Intervention
 from helpers.activation_scaling.points import Points
+from helpers.models.checks import checked
 from helpers.models.run import HOOKS, read_activations
 from helpers.models.tokens import PAD
 
@@ -29,6 +30,7 @@ class Dynamic(Intervention):
         ValueError: points tied to positions (make them with ``n_pos=None``), or at ``head_out``.
     """
 
+    @checked
     def __init__(
         self,
         points: Points,
@@ -65,6 +67,7 @@ class Dynamic(Intervention):
         """Shape of the parameters of one function."""
 
     @torch.no_grad()
+    @checked
     def alpha(
         self, model: TransformerBridge, tokens: Int[Tensor, " pos"]
     ) -> dict[str, Float[Tensor, "layer pos *head"]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from math import ceil, inf
+from math import ceil
 
 import torch
 from transformer_lens.model_bridge import TransformerBridge
@@ -17,7 +17,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from helpers.activation_scaling.ascent import Fit, FitJob, Result, fit_batch
 from helpers.activation_scaling.interventions import Intervention
 from helpers.activation_scaling.objective import Objective
-from helpers.models.checks import whole
+from helpers.models.checks import checked, whole
 from helpers.models.hooks import alone
 from helpers.models.tokens import PAD
 from helpers.prompts.prompts import Prompts
@@ -45,6 +45,7 @@ class Fits:
     peak: int | None
 
 
+@checked
 def fit(
     model: TransformerBridge,
     intervention: Intervention,
@@ -86,6 +87,7 @@ def fit(
     return result
 
 
+@checked
 def fit_many(
     model: TransformerBridge,
     jobs: Sequence[FitJob],
@@ -109,7 +111,7 @@ def fit_many(
         ValueError: no jobs, jobs that share an intervention, or options that :func:`fit` refuses.
         RuntimeError: out of memory with a single job.
     """
-    _check(model, jobs, epochs, batch_size)
+    _check(model, jobs, epochs, batch_size, at_once)
     device = jobs[0].prompts.tokens.device
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -173,21 +175,24 @@ def out_of_memory(error: RuntimeError) -> bool:
 
 
 def _check(
-    model: TransformerBridge, jobs: Sequence[FitJob], epochs: int, batch_size: int | None
+    model: TransformerBridge,
+    jobs: Sequence[FitJob],
+    epochs: int,
+    batch_size: int | None,
+    at_once: int | None,
 ) -> None:
     if not jobs:
         raise ValueError("there are no jobs to fit.")
     if len({id(job.intervention) for job in jobs}) < len(jobs):
         raise ValueError("two jobs share an intervention: give each job its own.")
     whole("epochs", epochs)
-    if batch_size is not None:
-        whole("batch_size", batch_size)
+    for name, size in (("batch_size", batch_size), ("at_once", at_once)):
+        if size is not None:
+            whole(name, size)
     for job in jobs:
-        whole("seed", job.seed, 0)
-        if not 0 < job.learning_rate < inf:
-            raise ValueError(f"learning_rate = {job.learning_rate} must be positive and finite.")
-        if not 0 <= job.initial_std < inf:
-            raise ValueError(f"initial_std = {job.initial_std} must be a number of at least 0.")
+        if job.learning_rate <= 0 or job.initial_std < 0:
+            name = "initial_std" if job.learning_rate > 0 else "learning_rate"
+            raise ValueError(f"{name} = {getattr(job, name)} must be positive.")
         if not len(job.prompts):
             raise ValueError("there are no prompts to fit to.")
         job.intervention.points.check_model(model)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformer_lens.model_bridge import TransformerBridge
 
 from helpers.activation_scaling.points import Points
-from helpers.models.checks import whole
+from helpers.models.checks import checked, real, whole
 from helpers.models.hooks import hooked, padded_ends
 from helpers.models.prefix import Runs
 from helpers.models.run import HOOKS
@@ -36,6 +36,7 @@ class Intervention(nn.Module, ABC):
 
     _at = slice(None)  # the positions that the model is run on at the moment
 
+    @checked
     def __init__(
         self,
         points: Points,
@@ -44,6 +45,8 @@ class Intervention(nn.Module, ABC):
         device: torch.device | str = "cpu",
     ) -> None:
         super().__init__()
+        if not dtype.is_floating_point:
+            raise TypeError(f"dtype = {dtype} must be one of floating-point numbers.")
         self.points = points
         theta = {}
         for site in points.sites:
@@ -90,8 +93,7 @@ class Intervention(nn.Module, ABC):
     def reset(self, seed: int, std: float = 1e-5) -> None:
         """Draw θ from N(0, std²), the same on every device (appendix A.1 has N(0, 1e-5))."""
         generator = torch.Generator().manual_seed(whole("seed", seed, 0))
-        if not 0 <= std < float("inf"):
-            raise ValueError(f"the standard deviation {std} must be a number of at least 0.")
+        std = real("std", std, 0)
         for theta in self.theta.values():
             theta.copy_(torch.randn(theta.shape, generator=generator, dtype=torch.float64) * std)
 
@@ -112,7 +114,7 @@ class Intervention(nn.Module, ABC):
             ValueError: another model than the points' own, or a β that is not finite; inside the
                 block, a prompt of another length or a batch of another size than beta.
         """
-        strengths = self._strengths(beta)
+        strengths = self.strengths(beta)
         if not isinstance(beta, Tensor) and beta == 0:
             self.points.check_model(model)
             yield model
@@ -128,11 +130,14 @@ class Intervention(nn.Module, ABC):
         with self.hooked(model, change, at):
             yield model
 
-    def _strengths(self, betas: Beta | list[float]) -> Tensor:
+    def strengths(self, betas: Beta | list[float]) -> Tensor:
         """Strengths in the precision of θ and on its device."""
         theta = next(iter(self.theta.values()))
         # Where they are given, which for numbers is the CPU: a GPU would have to be waited for.
-        betas = torch.as_tensor(betas, dtype=theta.dtype)
+        try:
+            betas = torch.as_tensor(betas, dtype=theta.dtype)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise TypeError(f"beta must be a number or a list of them, not {betas!r}.") from error
         if not betas.isfinite().all():
             raise ValueError(f"beta = {betas.tolist()} must be finite.")
         return betas.to(theta.device)
@@ -172,6 +177,7 @@ class Intervention(nn.Module, ABC):
         finally:
             self._at = before
 
+    @checked
     def check_tokens(self, tokens: Int[Tensor, "batch pos"]) -> None:
         """Raise ValueError for prompts of mixed or another length if positions are tied to one."""
         self.points.check_length(tokens.shape[1], padded=is_padded(tokens))
@@ -210,6 +216,7 @@ class SteerVec(Intervention):
         return h + beta * (v.sum(dim=1) if site == "head_out" else v)
 
 
+@checked
 def steered_logits(
     model: TransformerBridge,
     tokens: Int[Tensor, "batch pos"],
@@ -225,7 +232,7 @@ def steered_logits(
     """
     size = whole("batch_size", batch_size)
     intervention.check_tokens(tokens)
-    betas = intervention._strengths(betas)
+    betas = intervention.strengths(betas)
     if betas.ndim != 1 or not len(betas):
         raise ValueError(f"betas must be a list of strengths, not {betas.tolist()}.")
     runs, columns = Runs.of(model, tokens, intervention.first()), []

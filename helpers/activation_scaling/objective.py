@@ -16,17 +16,18 @@ from torch.nn.functional import kl_div
 from transformer_lens.model_bridge import TransformerBridge
 
 from helpers.activation_scaling.interventions import Intervention, steered_logits
-from helpers.models.checks import real, whole
+from helpers.models.checks import checked, real, whole
 from helpers.models.run import last_logits
 from helpers.prompts.prompts import Prompts
 
 Logits = Float[Tensor, "*setting batch d_vocab"]
 Base = Float[Tensor, "*#setting batch d_vocab"]
-Answers = Int[Tensor, "*#setting batch"]
+Answers = Int[Tensor, "*#setting #batch"]
 
 NEGLIGIBLE = 0.01  # |θ| below this counts as zero (section 3.4)
 
 
+@checked
 def logit_diff(logits: Logits, correct: Answers, wrong: Answers) -> Float[Tensor, "*setting batch"]:
     """Logit of the correct minus logit of the wrong answer.
 
@@ -34,24 +35,19 @@ def logit_diff(logits: Logits, correct: Answers, wrong: Answers) -> Float[Tensor
         >>> logits = torch.tensor([[2.0, 0.5, 1.0], [0.0, 3.0, 1.0]])
         >>> logit_diff(logits, correct=torch.tensor([0, 0]), wrong=torch.tensor([1, 1]))
         tensor([ 1.5000, -3.0000])
-
-    Raises:
-        ValueError: answers that are no token ids, one for each prompt.
     """
 
     def at(answer: Answers) -> Tensor:
         try:
             found = logits.gather(-1, answer.expand(logits.shape[:-1])[..., None])
         except RuntimeError as error:
-            raise ValueError(
-                f"answers must be token ids below {logits.shape[-1]}, one for each prompt, "
-                f"for logits of shape {tuple(logits.shape)}; they are {answer}."
-            ) from error
+            raise ValueError(f"answers must be ids below {logits.shape[-1]}: {answer}.") from error
         return wide(found.squeeze(-1))
 
     return at(correct) - at(wrong)
 
 
+@checked
 def effectiveness(
     plus: Logits,
     minus: Logits,
@@ -75,11 +71,12 @@ def effectiveness(
     return swap_gap(up, down, margin).mean(-1)
 
 
+@checked
 def swap_gap(
-    up: Float[Tensor, "*setting batch"],
-    down: Float[Tensor, "*setting batch"],
+    up: Float[Tensor, "*batch"],
+    down: Float[Tensor, "*batch"],
     margin: float | Float[Tensor, "setting 1"] = 0.0,
-) -> Float[Tensor, "*setting batch"]:
+) -> Float[Tensor, "*batch"]:
     """E_m of each prompt from its logit differences at β = 1 (up) and β = −1 (down).
 
     Raises:
@@ -90,6 +87,7 @@ def swap_gap(
     return (up - margin).clamp_max(0) + (-down - margin).clamp_max(0)
 
 
+@checked
 def faithfulness(plus: Logits, minus: Logits, base: Base) -> Float[Tensor, "*setting"]:
     """F, Eq. 7: minus the KL divergence of the steered from the base distribution.
 
@@ -103,6 +101,7 @@ def faithfulness(plus: Logits, minus: Logits, base: Base) -> Float[Tensor, "*set
     return -(divergence(plus, base) + divergence(minus, base)).mean(-1)
 
 
+@checked
 def divergence(steered: Logits, base: Base) -> Float[Tensor, "*setting batch"]:
     """KL divergence of the steered from the base distribution, for each prompt."""
     log_base, log_steered = wide(base).log_softmax(-1), wide(steered).log_softmax(-1)
@@ -111,13 +110,12 @@ def divergence(steered: Logits, base: Base) -> Float[Tensor, "*setting batch"]:
     return kl_div(log_base, log_steered, log_target=True, reduction="none").sum(-1)
 
 
+@checked
 def minimality(theta: Float[Tensor, "*setting n_parameters"], p: int) -> Float[Tensor, "*setting"]:
     """M_p, Eq. 8: minus the sum of ``|θ|`` (p = 1) or the number of non-negligible θ (p = 0)."""
-    if p == 1:
+    if whole("p", p, 0, 2):
         return -wide(theta).abs().sum(-1)
-    if p == 0:
-        return -(theta.abs() >= NEGLIGIBLE).sum(-1)
-    raise ValueError(f"minimality is defined for p = 0 and p = 1 here, not p = {p}.")
+    return -(theta.abs() >= NEGLIGIBLE).sum(-1)
 
 
 @torch.no_grad()
@@ -156,8 +154,7 @@ class Objective:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if not 0 <= value < float("inf"):
-                raise ValueError(f"{name} = {value} must be a number of at least 0.")
+            real(name, value, 0)
 
     def terms(
         self,
@@ -191,6 +188,7 @@ def weighted_terms(
 
 
 @torch.no_grad()
+@checked
 def base_logits(
     model: TransformerBridge, tokens: Int[Tensor, "batch pos"], batch_size: int = 64
 ) -> Float[Tensor, "batch d_vocab"]:
@@ -199,6 +197,7 @@ def base_logits(
     return torch.cat([last_logits(model, chunk) for chunk in chunks])
 
 
+@checked
 def base_diff(model: TransformerBridge, prompts: Prompts) -> Float[Tensor, " batch"]:
     """Logit difference of each prompt of the unsteered model, in nats."""
     return logit_diff(base_logits(model, prompts.tokens), prompts.correct, prompts.wrong)
@@ -224,6 +223,7 @@ class Evaluation:
     n_prompts: int
 
     @classmethod
+    @checked
     def of(
         cls,
         theta: Float[Tensor, " n_parameters"],
@@ -246,6 +246,7 @@ class Evaluation:
 
 
 @torch.no_grad()
+@checked
 def evaluate(
     model: TransformerBridge,
     intervention: Intervention,

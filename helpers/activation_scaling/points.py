@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import torch
 from jaxtyping import Float
@@ -15,7 +16,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from helpers.models.blocks import kv_heads
-from helpers.models.checks import whole
+from helpers.models.checks import checked, whole
 from helpers.models.run import HOOKS
 
 PER_HEAD = ("z", "v", "head_out")
@@ -45,12 +46,13 @@ class Points:
     n_kv_heads: int
 
     @classmethod
+    @checked
     def of(
         cls,
         model: TransformerBridge,
         n_pos: int | None,
         *,
-        sites: Sequence[str] = ("attn_out", "mlp_out"),
+        sites: str | Sequence[str] = ("attn_out", "mlp_out"),
         layers: Iterable[int] | None = None,
         positions: Iterable[int] | None = None,
     ) -> Points:
@@ -85,8 +87,15 @@ class Points:
                 raise ValueError(f"a {name} is given twice: {values}.")
         return cls(*axes.values(), None if n_pos is None else length, *_shape(model))
 
+    @property
+    def places(self) -> tuple[tuple[str, int], ...]:
+        """Every site in every layer."""
+        return tuple(product(self.sites, self.layers))
+
     def heads(self, site: str) -> tuple[int, ...]:
         """Shape of the head axis of a site: empty where the site has none."""
+        if site not in HOOKS:
+            raise ValueError(f"unknown site {site!r}; the sites are {', '.join(HOOKS)}.")
         if site not in PER_HEAD:
             return ()
         return (self.n_kv_heads if site == "v" else self.n_heads,)

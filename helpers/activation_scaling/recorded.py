@@ -24,7 +24,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from helpers.activation_scaling.ascent import Fit, FitJob, Result
 from helpers.activation_scaling.fitting import fit_many
-from helpers.models.checks import whole
+from helpers.models.checks import checked, whole
 from helpers.models.load import fingerprint
 from helpers.results.records import provenance
 from helpers.settings import SETTINGS
@@ -77,6 +77,7 @@ def key_of(facts: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
+@checked
 def fit_or_read(
     model: TransformerBridge,
     jobs: Sequence[FitJob],

@@ -15,7 +15,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from helpers.activation_scaling.interventions import Intervention
 from helpers.activation_scaling.objective import Evaluation, base_logits
-from helpers.models.checks import whole
+from helpers.models.checks import checked, whole
 from helpers.models.prefix import Runs
 from helpers.prompts.prompts import Prompts, join
 
@@ -23,6 +23,7 @@ Case = tuple[Intervention, Prompts]
 
 
 @contextmanager
+@checked
 def each_applied(
     model: TransformerBridge,
     interventions: Sequence[Intervention],
@@ -38,6 +39,8 @@ def each_applied(
         beta: of each row.
         at: the positions that the model is run on, as in :meth:`Intervention.applied`.
     """
+    if not interventions or len(beta) % len(interventions):
+        raise ValueError(f"beta has {len(beta)} values for {len(interventions)} interventions.")
     n, start = len(beta) // len(interventions), 0
     with ExitStack() as stack:
         for _, same in groupby(interventions, lambda one: (type(one), one.points)):
@@ -78,6 +81,7 @@ def _applied(
     return first.hooked(model, change, at)
 
 
+@checked
 def logits_together(
     model: TransformerBridge,
     interventions: Sequence[Intervention],
@@ -98,8 +102,11 @@ def logits_together(
     return runs.logits(model, steered, both).unflatten(0, (n_jobs, 2))
 
 
+@checked
 def rows_of(sets: Sequence[Prompts]) -> tuple[Prompts, Int[Tensor, "set prompt"]]:
     """Several sets of equally many prompts as one, and each set's rows of it, on the CPU."""
+    if not sets:
+        raise ValueError("sets of prompts are needed, and there is none.")
     distinct = {id(prompts): prompts for prompts in sets}
     if len({prompts.tokens.shape for prompts in sets}) > 1:
         raise ValueError("cases in one batch need equally many prompts, of equal lengths.")
@@ -108,6 +115,7 @@ def rows_of(sets: Sequence[Prompts]) -> tuple[Prompts, Int[Tensor, "set prompt"]
     return join(list(distinct.values())), starts[:, None] + torch.arange(n)
 
 
+@checked
 @torch.no_grad()
 def steer_each(
     model: TransformerBridge, cases: Sequence[Case], *, batch_size: int = 128
@@ -132,6 +140,7 @@ def steer_each(
 
 
 @torch.no_grad()
+@checked
 def evaluate_many(
     model: TransformerBridge, cases: Sequence[Case], *, batch_size: int = 128
 ) -> list[Evaluation]:

@@ -16,6 +16,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from helpers.figures.answers import likeliest
+from helpers.models.checks import checked
 
 
 def labelled(kind: type[widgets.Widget], label: str, value: Any, **options: Any) -> widgets.Widget:
@@ -57,6 +58,7 @@ def reported() -> Iterator[None]:
         say(f"⚠ {error}", "alert")
 
 
+@checked
 def typed(text: str, what: str) -> str:
     """A text that was typed.
 
@@ -73,6 +75,7 @@ def as_token(word: str) -> str:
     return " " + typed(word, "answer").removeprefix(" ")
 
 
+@checked
 def top_tokens(model: TransformerBridge, logits: Float[Tensor, " d_vocab"]) -> pd.DataFrame:
     """The eight likeliest next tokens; a line break is shown as ↵."""
     (likely,) = likeliest(model, logits.softmax(-1)[None], 8)

@@ -20,6 +20,7 @@ from helpers.benches.controls import (
     typed,
 )
 from helpers.figures.plots import head_map
+from helpers.models.checks import checked
 from helpers.models.run import read_activations
 from helpers.models.tokens import token_strings, tokenize
 from helpers.observable_propagation.edits import steer
@@ -80,6 +81,7 @@ def mean_difference(model: TransformerBridge, plus: str, minus: str) -> Observab
     return Observable.of(model, weights)
 
 
+@checked
 def longest_heads(features: Float[Tensor, "layer head d_model"]) -> dict[str, tuple[int, int]]:
     """The twenty heads with the longest feature vectors, by a name that says the length."""
     lengths, heads = features.norm(dim=-1), {}
@@ -124,6 +126,7 @@ def step_controls(
 
 
 @torch.no_grad()
+@checked
 def step(
     model: TransformerBridge,
     tokens: Int[Tensor, "1 pos"],

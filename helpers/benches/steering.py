@@ -37,6 +37,7 @@ from helpers.benches.controls import (
     typed,
 )
 from helpers.figures.plots import heat_map
+from helpers.models.checks import checked, whole
 from helpers.models.run import last_logits
 from helpers.models.tokens import token_strings
 from helpers.prompts.prompts import Prompts
@@ -165,6 +166,7 @@ def show_map(model: TransformerBridge, prompts: Prompts, intervention: Intervent
 
 
 @torch.no_grad()
+@checked
 def side_by_side(
     model: TransformerBridge, prompts: Prompts, intervention: Intervention
 ) -> pd.DataFrame:
@@ -207,6 +209,7 @@ def steer(model: TransformerBridge, prompts: Prompts, intervention: Intervention
 
 
 @torch.no_grad()
+@checked
 def continuation(
     model: TransformerBridge,
     tokens: Int[Tensor, "1 pos"],
@@ -216,7 +219,7 @@ def continuation(
 ) -> str:
     """Greedy continuation of at most ``n_new`` tokens; only the prompt's positions are steered."""
     n_pos = tokens.shape[1]
-    for _ in range(n_new):
+    for _ in range(whole("n_new", n_new)):
         with longer(intervention, tokens.shape[1]).applied(model, beta):
             best = last_logits(model, tokens).argmax(-1, keepdim=True)
         if best.item() == model.tokenizer.eos_token_id:
@@ -225,9 +228,10 @@ def continuation(
     return model.tokenizer.decode(tokens[0, n_pos:])
 
 
+@checked
 def longer(intervention: Intervention, n_pos: int) -> Intervention:
     """The same parameters at the same positions of a longer prompt."""
-    points = replace(intervention.points, n_pos=n_pos)
+    points = replace(intervention.points, n_pos=whole("n_pos", n_pos))
     made = type(intervention)(points).to(intervention.vec().device)
     made.load_state_dict(intervention.state_dict())
     return made

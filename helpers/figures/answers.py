@@ -10,11 +10,13 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from helpers.figures.plots import OTHER, show_token
+from helpers.models.checks import checked
 from helpers.models.tokens import token_strings
 
 Likely = Sequence[tuple[str, float]]  # tokens with their probabilities, the likeliest first
 
 
+@checked
 def likeliest(
     model: TransformerBridge, probabilities: Float[Tensor, "row d_vocab"], k: int
 ) -> list[list[tuple[str, float]]]:

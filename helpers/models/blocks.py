@@ -12,6 +12,7 @@ from inspect import signature
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import Module
 from transformer_lens.model_bridge import TransformerBridge
 
 from helpers.models.checks import vectors, whole
@@ -32,7 +33,7 @@ def per_head(model: TransformerBridge, values: Tensor, dim: int = 0) -> Tensor:
 
 def name_before(model: TransformerBridge, layer: int, part: str) -> str | None:
     """Name of the norm in front of a part: ln1, ln2, the ln1 that both share, or none."""
-    norms = model.blocks[layer].submodules
+    norms = _block(model, layer, part).submodules
     if part == "mlp" and "ln2" in norms:
         return f"blocks.{layer}.ln2"
     return f"blocks.{layer}.ln1" if "ln1" in norms else None
@@ -52,15 +53,22 @@ def norm_before(model: TransformerBridge, layer: int, part: str) -> Norm | None:
 def norm_after(model: TransformerBridge, layer: int, part: str) -> Norm | None:
     """The norm between a part's output and the residual stream, as in Gemma 2 and OLMo-2."""
     name = "ln1_post" if part == "attn" else "ln2_post"
-    there = name in model.blocks[layer].submodules
+    there = name in _block(model, layer, part).submodules
     return Norm.of(model, f"blocks.{layer}.{name}") if there else None
+
+
+def _block(model: TransformerBridge, layer: int, part: str) -> Module:
+    if part not in ("attn", "mlp"):
+        raise ValueError(f"part = {part!r} must be 'attn' or 'mlp'.")
+    return model.blocks[whole("layer", layer, 0, model.cfg.n_layers)]
 
 
 def mlp_output(
     model: TransformerBridge, layer: int, x: Float[Tensor, "*batch d_model"]
 ) -> Float[Tensor, "*batch d_model"]:
     """MLP(x), for x in its own input, behind the norm in front of it."""
-    x, layer = vectors("x", x, model.cfg.d_model), whole("layer", layer, 0, model.cfg.n_layers)
+    x = vectors("x", x, model.cfg.d_model, like=model.W_U)
+    layer = whole("layer", layer, 0, model.cfg.n_layers)
     mlp, x, shape = model.blocks[layer].mlp, x.reshape(-1, 1, x.shape[-1]), x.shape
     with alone(model):
         if mlp.name is None:  # OPT: its layers belong to the block

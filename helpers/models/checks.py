@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, wraps
+from inspect import Parameter, signature
 from math import isfinite
 from operator import index
-from typing import Any
+from types import UnionType
+from typing import Any, ParamSpec, TypeVar, Union, get_args, get_origin, get_type_hints
 
+import numpy as np
 import torch
+from jaxtyping import jaxtyped
 from torch import Tensor
 
 INFINITE = float("inf")
+P, T = ParamSpec("P"), TypeVar("T")
 
 
 def whole(name: str, value: Any, least: int = 1, below: float = INFINITE) -> int:
@@ -82,12 +88,19 @@ def texts(name: str, values: Any) -> Sequence[str]:
     return values
 
 
-def vectors(name: str, value: Any, width: int | None = None, axes: int | None = None) -> Tensor:
+def vectors(
+    name: str,
+    value: Any,
+    width: int | None = None,
+    axes: int | None = None,
+    like: Tensor | None = None,
+) -> Tensor:
     """Vectors of finite floating-point numbers.
 
     Args:
         width: their number of entries; any if not given.
         axes: of the whole tensor; any from 1 on if not given.
+        like: what they are multiplied with, of the same precision.
 
     Raises:
         TypeError: no tensor of floating-point numbers.
@@ -96,6 +109,8 @@ def vectors(name: str, value: Any, width: int | None = None, axes: int | None = 
     if not isinstance(value, Tensor) or not value.is_floating_point():
         kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
         raise TypeError(f"{name} must be a tensor of floating-point numbers, not {kind}.")
+    if like is not None and value.dtype != like.dtype:
+        raise TypeError(f"{name} is of {value.dtype} and the weights of {like.dtype}: use .to().")
     shape = tuple(value.shape)
     if not value.numel() or not shape or shape[-1] != (width or shape[-1]):
         raise ValueError(f"{name} has shape {shape}; its last axis must be {width or 'vectors'}.")
@@ -104,3 +119,73 @@ def vectors(name: str, value: Any, width: int | None = None, axes: int | None = 
     if not torch.isfinite(value).all():
         raise ValueError(f"{name} has numbers that are not finite.")
     return value
+
+
+def checked(function: Callable[P, T]) -> Callable[P, T]:
+    """Check the arguments of a function, or of a dataclass, by their annotations when it is called.
+
+    Axes of one name must have one length, as in jaxtyping. Tensors may not be empty, and those of
+    floating-point numbers must be finite, but for calls through which a gradient is taken: there
+    the caller sees what comes out, and a GPU is not waited for.
+
+    Raises:
+        TypeError, ValueError: when called, an argument that is not what its annotation says.
+    """
+    if isinstance(function, type):
+        function.__init__ = checked(function.__init__)
+        return function
+    takes, several = signature(function), (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
+    single = {name for name, one in takes.parameters.items() if one.kind not in several}
+    hints = cache(lambda: get_type_hints(function))  # later, when its module is complete
+
+    @wraps(function)
+    def call(*given: P.args, **named: P.kwargs) -> T:
+        bound = takes.bind(*given, **named).arguments
+        tensors = [value for value in bound.values() if isinstance(value, Tensor)]
+        learns = torch.is_grad_enabled() and any(one.requires_grad for one in tensors)
+        with jaxtyped("context"):
+            for name, value in bound.items():
+                if name in single and name in hints():
+                    _check(name, value, hints()[name], finite=not learns)
+        return function(*given, **named)
+
+    return call
+
+
+def _check(name: str, value: Any, kind: Any, finite: bool) -> None:
+    kinds = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+    of_number = whole if int in kinds else real if float in kinds else None
+    if any(_is(value, one) for one in kinds if one not in (int, float)):
+        if not isinstance(value, Tensor) or Tensor in kinds:
+            return
+        if not value.numel():
+            raise ValueError(f"{name} is empty: its shape is {tuple(value.shape)}.")
+        if finite and value.is_floating_point() and not torch.isfinite(value).all():
+            raise ValueError(f"{name} has numbers that are not finite.")
+    elif of_number and not (isinstance(value, Tensor) and value.ndim):
+        of_number(name, value, 0 if name == "seed" else -INFINITE)
+    else:
+        words = " or ".join(getattr(one, "__name__", str(one)) for one in kinds)
+        if not isinstance(value, Tensor) or "Tensor" not in words:
+            raise TypeError(f"{name} must be {words}, not {value!r:.60}.")
+        raise ValueError(
+            f"{name} has shape {tuple(value.shape)} and {value.dtype}; it must be {words}, with "
+            "axes of one name as long as those of the other arguments."
+        )
+
+
+def _is(value: Any, kind: Any) -> bool:
+    """Whether a value is of a kind; of a list or pair what it holds, too, but for numbers."""
+    origin, inside = get_origin(kind), get_args(kind)
+    if origin is None:
+        if kind in (int, float, Any):
+            return True
+        kind = (bool, np.bool_) if kind is bool else kind
+        return isinstance(value, kind) and not isinstance(value, type)
+    if origin not in (Sequence, list, tuple):
+        return isinstance(value, origin)
+    if isinstance(value, (str, bytes, Mapping)) or not hasattr(value, "__len__"):
+        return False
+    if origin is tuple and ... not in inside:
+        return len(value) == len(inside) and all(map(_is, value, inside))
+    return all(_is(one, inside[0]) for one in value)

@@ -17,7 +17,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from helpers.models.blocks import norm_after, per_head
-from helpers.models.checks import rows, vectors
+from helpers.models.checks import checked, rows, vectors
 from helpers.models.formulas import facts, require
 from helpers.models.norms import Norm
 from helpers.models.run import read_activations
@@ -50,6 +50,7 @@ class Attribution:
         return self.embedding + by_layer.sum(1) + self.constant
 
 
+@checked
 def token_vectors(
     model: TransformerBridge, tokens: Int[Tensor, "*n"], at: Float[Tensor, "*n"] | None = None
 ) -> tuple[Float[Tensor, "*n d_model"], Float[Tensor, "*n"]]:
@@ -64,6 +65,8 @@ def token_vectors(
         ValueError: capped logits and no ``at``, or logits that are not linear in ln_final(x).
     """
     found = require(model, "logits")
+    if not rows(tokens.flatten(), model.cfg.d_vocab, "token").equal(tokens.flatten()):
+        raise ValueError(f"tokens must be ids from 0 on, not {tokens.tolist()}.")
     vectors, constants = model.W_U[:, tokens].movedim(0, -1), model.b_U[tokens]
     if found.logit_scale != 1:
         vectors, constants = found.logit_scale * vectors, found.logit_scale * constants
@@ -79,6 +82,7 @@ def token_vectors(
     return slope[..., None] * vectors, at - slope * (uncapped - constants)
 
 
+@checked
 def logit_diff_vector(
     model: TransformerBridge,
     correct: Int[Tensor, " batch"],
@@ -90,17 +94,13 @@ def logit_diff_vector(
     Args:
         logits: where to take the gradient if the model caps its logits.
     """
-    if correct.shape != wrong.shape:
-        raise ValueError(f"{len(correct)} correct and {len(wrong)} wrong answers must match.")
-    for answers in (correct, wrong):
-        if not rows(answers, model.cfg.d_vocab).equal(answers):
-            raise ValueError(f"answers must be ids of tokens, not {answers.tolist()}.")
     both = torch.stack([correct, wrong])
     at = None if logits is None else logits.gather(1, both.T).T
     vectors, constants = token_vectors(model, both, at)
     return vectors[0] - vectors[1], constants[0] - constants[1]
 
 
+@checked
 def through_attention(
     model: TransformerBridge,
     layer: int,
@@ -127,6 +127,7 @@ def post_norm_inputs(model: TransformerBridge) -> list[str]:
     return [f"{norm.name}.hook_in" for norm in norms if norm is not None]
 
 
+@checked
 def readout(
     model: TransformerBridge,
     x: Float[Tensor, "*batch d_model"],
@@ -143,6 +144,7 @@ def readout(
 
 
 @torch.no_grad()
+@checked
 def direct_attribution(
     model: TransformerBridge,
     tokens: Int[Tensor, "batch pos"],
@@ -163,8 +165,6 @@ def direct_attribution(
     """
     check_tokens(model, tokens)
     m, bias = vectors("m", m, model.cfg.d_model), torch.as_tensor(bias).to(m)
-    if m.ndim > 1 and m.shape != (len(tokens), model.cfg.d_model):
-        raise ValueError(f"m has shape {tuple(m.shape)} for {len(tokens)} prompts.")
     if bias.shape not in ((), (1,), (len(tokens),)) or not bias.isfinite().all():
         raise ValueError(f"bias must be a finite number, or one for each prompt, not {bias}.")
     require(model, "norms", "values", "attention", "stream", "logits")

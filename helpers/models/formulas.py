@@ -67,6 +67,8 @@ def require(model: TransformerBridge, *formulas: str) -> Facts:
     """
     found = facts(model)
     for formula in formulas:
+        if formula not in FORMULAS:
+            raise ValueError(f"unknown formula {formula!r}; use {', '.join(FORMULAS)}.")
         if formula in found.faults:
             raise ValueError(
                 f"{model.cfg.model_name}: {FORMULAS[formula]} ({found.faults[formula]}), and what "

@@ -16,6 +16,8 @@ from jaxtyping import Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
+from helpers.models.checks import checked
+
 # From (activation, hook=its hook point) to the activation that replaces it, or to None.
 Hook = tuple[str, Callable[..., Tensor | None]]
 # The thread that uses a model, with a mark of the outermost block that does.
@@ -64,6 +66,7 @@ def padded_ends(model: TransformerBridge) -> Int[Tensor, " batch"] | None:
 
 
 @contextmanager
+@checked
 def hooked(model: TransformerBridge, hooks: Sequence[Hook]) -> Iterator[TransformerBridge]:
     """The model with hooks, inside a ``with`` block; other hooks on it stay as they are.
 
@@ -71,8 +74,6 @@ def hooked(model: TransformerBridge, hooks: Sequence[Hook]) -> Iterator[Transfor
         ValueError: a hook that this model does not have.
         RuntimeError: another thread is using the model.
     """
-    if not all(callable(function) for _, function in hooks):
-        raise TypeError("a hook is a name and a function of an activation.")
     places = model.hook_dict
     if unknown := [name for name, _ in hooks if name not in places]:
         raise ValueError(f"{model.cfg.model_name} has no hook {unknown[0]!r}.")

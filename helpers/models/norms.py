@@ -15,7 +15,10 @@ from jaxtyping import Float
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
+from helpers.models.checks import checked
+
 Vector = Float[Tensor, "*batch d_model"]
+With = Float[Tensor, "*#batch d_model"]  # with other vectors of the same axes, or of one
 
 
 def tolerance(dtype: torch.dtype) -> float:
@@ -89,32 +92,43 @@ class Norm:
             pass
         raise ValueError(f"{name} of {which} is neither LayerNorm nor RMSNorm over d_model.")
 
+    @checked
     def centre(self, x: Vector) -> Vector:
         """Px: x without its mean in LayerNorm, x itself in RMSNorm."""
         return x - x.mean(-1, keepdim=True) if self.centred else x
 
+    @checked
     def scale(self, x: Vector) -> Float[Tensor, "*batch 1"]:
         """σ(x), the divisor."""
         return (self.centre(x).pow(2).mean(-1, keepdim=True) + self.eps).sqrt()
 
+    @checked
     def __call__(self, x: Vector) -> Vector:
         out = self.weight * self.centre(x) / self.scale(x)
         return out if self.bias is None else out + self.bias
 
-    def gradient(self, y: Vector, x: Vector) -> Vector:
+    @checked
+    def gradient(self, y: With, x: With) -> Vector:
         """∇ₓ y·norm(x) = P(I − x̂x̂ᵀ)(w ⊙ y)/σ, with x̂ = Px/(√d σ) (appendix B, with w and ε)."""
         direction = self.centre(x) / (sqrt(x.shape[-1]) * self.scale(x))
         pulled = self.fixed(y, x)
         return pulled - direction * (direction * pulled).sum(-1, keepdim=True)
 
-    def fixed(self, y: Vector, x: Vector) -> Vector:
+    @checked
+    def fixed(self, y: With, x: With) -> Vector:
         """P(w ⊙ y)/σ(x), the gradient with σ held at its value: fixed·x + y·b = y·norm(x)."""
         return self.centre(self.weight * y) / self.scale(x)
 
-    def weighted(self, y: Vector, input_norm: float | Float[Tensor, "*batch 1"] = 1.0) -> Vector:
+    @checked
+    def weighted(self, y: With, input_norm: float | Float[Tensor, "*#batch 1"] = 1.0) -> Vector:
         """(√d/‖x‖) w ⊙ y, the paper's approximation from a measured ‖x‖ (section 4.4, step 2).
 
         With ‖x‖ = 1 it is the rule for the norm nearest to the input, which its length cancels
         (5.1.1).
+
+        Raises:
+            TypeError, ValueError: lengths that are not positive and finite.
         """
+        if (torch.as_tensor(input_norm) <= 0).any():
+            raise ValueError(f"input_norm = {input_norm} must be positive: it is a length.")
         return sqrt(y.shape[-1]) / input_norm * self.weight * y

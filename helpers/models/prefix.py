@@ -18,7 +18,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from transformers import DynamicCache
 
 from helpers.models.blocks import kv_heads
-from helpers.models.checks import whole
+from helpers.models.checks import checked, whole
 from helpers.models.formulas import facts, require
 from helpers.models.run import last_logits, last_logits_after
 from helpers.models.tokens import check_one_length, check_tokens, ends, is_padded
@@ -76,6 +76,7 @@ class Prefix:
             cache.update(keys, values, layer)
         return cache
 
+    @checked
     def rows(self, index: Int[Tensor, " new_row"], length: int | None = None) -> Prefix:
         """Some of the rows, repeated or not; only the first positions if a length is given.
 
@@ -88,10 +89,13 @@ class Prefix:
             layers.append((keys[index, :, :length], values[index, :, :length]))
         return Prefix(tuple(layers), length)
 
+    @checked
     def last_logits(
         self, model: TransformerBridge, tokens: Int[Tensor, "row pos"]
     ) -> Float[Tensor, "row d_vocab"]:
         """Last-token logits of the tokens that follow; hooks see only the positions of these."""
+        if self.layers and len(tokens) != len(self.layers[0][0]):
+            raise ValueError(f"{len(tokens)} rows follow a prefix of {len(self.layers[0][0])}.")
         return last_logits_after(model, tokens, self.cache())
 
 
@@ -131,6 +135,7 @@ class Runs:
         fixed = Prefix.run(model, tokens[:, :first]) if fits else None
         return cls(tokens, fixed, shared_start(tokens), {})
 
+    @checked
     def logits(
         self, model: TransformerBridge, steered: Steered, rows: Int[Tensor, "group row"]
     ) -> Float[Tensor, "group row d_vocab"]:
@@ -177,6 +182,7 @@ class Runs:
         return torch.cat(logits, dim=1)[:, torch.cat(columns).argsort()]
 
 
+@checked
 def shared_start(tokens: Int[Tensor, "prompt pos"]) -> int:
     """Tokens that all prompts begin with, but for the last one, which is run for its logits."""
     same = (tokens == tokens[0]).all(0)[:-1]

@@ -21,7 +21,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from transformers import DynamicCache
 
 from helpers.models import checks, prefix
-from helpers.models.checks import whole
+from helpers.models.checks import checked, whole
 from helpers.models.formulas import require
 from helpers.models.hooks import hooked
 from helpers.models.prefix import Prefix
@@ -49,6 +49,7 @@ class Run:
 
     @classmethod
     @torch.no_grad()
+    @checked
     def of(
         cls, model: TransformerBridge, tokens: Int[Tensor, "prompt pos"], *, batch_size: int = 64
     ) -> Run:
@@ -87,13 +88,14 @@ class Run:
         """The stream at the last token in front of ``ln_final``."""
         return self.stream[-1][:, -1]
 
+    @checked
     def edited(
         self,
         model: TransformerBridge,
         layer: int,
         position: int,
         edit: Edit,
-        rows: Int[Tensor, " row"] | None = None,
+        rows: Int[Tensor, " row"] | Sequence[int] | None = None,
     ) -> Float[Tensor, "row d_model"]:
         """:attr:`ends` when the stream is edited in front of a layer at one position.
 
@@ -112,19 +114,20 @@ class Run:
         layer = whole("layer", layer, 0, model.cfg.n_layers)
         first = whole("position", position, -n_pos, n_pos) % n_pos
         x = self.stream[layer][rows, first:]
-        x[:, 0] = edit(x[:, 0])  # x is a copy
+        x[:, 0] = apply(edit, x[:, 0])  # x is a copy
         with _entered(model, layer, x):
             cache = self.past.rows(rows, first).cache()
             return _forward(model, self.tokens[rows, first:], cache, [END])[0][:, -1]
 
     @torch.no_grad()
+    @checked
     def steered(
         self,
         model: TransformerBridge,
         layer: int,
         position: int,
         vectors: Float[Tensor, "vector d_model"],
-        rows: Int[Tensor, " row"] | None = None,
+        rows: Int[Tensor, " row"] | Sequence[int] | None = None,
         *,
         batch_size: int = 64,
     ) -> Float[Tensor, "vector row d_model"]:
@@ -139,6 +142,7 @@ class Run:
         return torch.cat(ends).unflatten(0, (len(vectors), len(rows)))
 
     @torch.no_grad()
+    @checked
     def read(
         self,
         model: TransformerBridge,
@@ -157,6 +161,18 @@ class Run:
 
     def _rows(self, rows: Int[Tensor, " row"] | None) -> Int[Tensor, " row"]:
         return checks.rows(rows, len(self.tokens)).to(self.tokens.device)
+
+
+def apply(edit: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """What an edit makes of a stream.
+
+    Raises:
+        ValueError: it is no tensor, or has another shape.
+    """
+    after = edit(x)
+    if not isinstance(after, Tensor) or after.shape != x.shape:
+        raise ValueError(f"the edit must return a tensor of shape {tuple(x.shape)}.")
+    return after
 
 
 def _forward(

@@ -11,7 +11,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import DynamicCache
 
-from helpers.models.checks import vectors, whole
+from helpers.models.checks import checked, vectors, whole
 from helpers.models.formulas import require
 from helpers.models.hooks import alone, hooked
 from helpers.models.norms import Norm
@@ -105,6 +105,7 @@ def read_activations(
     return {name: torch.cat(values) for name, values in kept.items()}, torch.cat(logits)
 
 
+@checked
 def unembed(
     model: TransformerBridge,
     x: Float[Tensor, "*batch d_model"],
@@ -115,7 +116,7 @@ def unembed(
     Raises:
         ValueError: a model whose logits are not its final norm, W_U and b_U, scaled and capped.
     """
-    x, found = vectors("x", x, model.cfg.d_model), require(model, "norms", "logits")
+    x, found = vectors("x", x, model.cfg.d_model, like=model.W_U), require(model, "norms", "logits")
     logits = Norm.of(model, "ln_final")(x) @ model.W_U[:, tokens] + model.b_U[tokens]
     logits = logits if found.logit_scale == 1 else found.logit_scale * logits
     cap = found.logit_cap

@@ -9,7 +9,7 @@ from jaxtyping import Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from helpers.models.checks import whole
+from helpers.models.checks import checked, whole
 from helpers.models.load import device_of
 
 PAD = -1  # pads the shorter prompts of a batch on the right; no tokenizer has this id
@@ -103,14 +103,13 @@ def is_single(model: TransformerBridge, text: str) -> bool:
     return len(encode(model, text)) == 1
 
 
+@checked
 def token_strings(model: TransformerBridge, tokens: Int[Tensor, " pos"]) -> list[str]:
     """Each token as text, leading spaces kept; padding is left out.
 
     Raises:
         TypeError, ValueError: no tensor of one prompt's token ids.
     """
-    if not isinstance(tokens, Tensor) or tokens.ndim != 1:
-        raise TypeError(f"token_strings takes a tensor [pos] of token ids, not {tokens!r}.")
     check_tokens(model, tokens[None])
     return [model.tokenizer.decode([int(token)]) for token in tokens if token != PAD]
 
@@ -144,17 +143,20 @@ def check_tokens(model: TransformerBridge, tokens: Int[Tensor, "batch pos"]) -> 
         raise ValueError(f"pad prompts with {PAD} on the right, behind at least one token.")
 
 
+@checked
 def is_padded(tokens: Int[Tensor, "batch pos"]) -> bool:
     """Whether some prompts of the batch are shorter than others."""
     return bool((tokens[:, -1] == PAD).any())
 
 
+@checked
 def check_one_length(tokens: Int[Tensor, "batch pos"]) -> None:
     """Raise ValueError for a padded batch, where something is tied to positions."""
     if is_padded(tokens):
         raise ValueError("this is tied to positions: give prompts of one length.")
 
 
+@checked
 def ends(tokens: Int[Tensor, "batch pos"]) -> Int[Tensor, " batch"]:
     """Index of each prompt's last token.
 
@@ -165,13 +167,22 @@ def ends(tokens: Int[Tensor, "batch pos"]) -> Int[Tensor, " batch"]:
     return (tokens != PAD).sum(-1) - 1
 
 
+@checked
 def at_ends(values: Tensor, tokens: Int[Tensor, "batch pos"], dim: int = 1) -> Tensor:
-    """Values at each prompt's last token; ``dim`` is their axis of positions, which goes."""
+    """Values at each prompt's last token; ``dim`` is their axis of positions, which goes.
+
+    Raises:
+        ValueError: values of other prompts than the tokens are.
+    """
+    n, n_pos = tokens.shape
+    if values.shape[:1] != (n,) or values.shape[whole("dim", dim, 1, values.ndim)] != n_pos:
+        raise ValueError(f"values have shape {tuple(values.shape)} for {n} prompts of {n_pos}.")
     if not is_padded(tokens):
         return values.select(dim, -1)
     return values.movedim(dim, 1)[torch.arange(len(tokens), device=values.device), ends(tokens)]
 
 
+@checked
 def resolve_position(tokens: Int[Tensor, "batch pos"], position: int) -> Int[Tensor, " batch"]:
     """Index of a position in each prompt; a negative one counts from the prompt's own end.
 

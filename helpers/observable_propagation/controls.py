@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from helpers.models.checks import real, vectors, whole
+from helpers.models.checks import checked, real, whole
 from helpers.models.direct import logit_diff_vector
 
 
@@ -33,12 +33,15 @@ def observable_pairs(
     return with_cosine(a, b, cosine)
 
 
+@checked
 def with_cosine(
     a: Float[Tensor, "*n d_model"], b: Float[Tensor, "*n d_model"], cosine: float
 ) -> Float[Tensor, "2 *n d_model"]:
     """a, and b turned in the plane of the two until it has the cosine with a; as unit vectors."""
     cosine = real("cosine", cosine, -1, 1)
-    vectors("b", b, vectors("a", a).shape[-1])
+    shortest = 1e-6 * b.norm(dim=-1, keepdim=True)
     a = a / a.norm(dim=-1, keepdim=True)
     b = b - (a * b).sum(-1, keepdim=True) * a
+    if not (b.norm(dim=-1, keepdim=True) > shortest).all():  # NaN is not either
+        raise ValueError("a or b is zero, or they are parallel: they span no plane.")
     return torch.stack([a, cosine * a + (1 - cosine**2) ** 0.5 * b / b.norm(dim=-1, keepdim=True)])

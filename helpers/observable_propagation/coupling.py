@@ -11,11 +11,12 @@ from scipy import stats
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from helpers.models.checks import vectors, whole
+from helpers.models.checks import checked, whole
 
 
+@checked
 def coupling(
-    y1: Float[Tensor, "*batch d_model"], y2: Float[Tensor, "*batch d_model"]
+    y1: Float[Tensor, "*#batch d_model"], y2: Float[Tensor, "*#batch d_model"]
 ) -> Float[Tensor, "*batch"]:
     """C(y₁, y₂) = y₁·y₂/‖y₁‖²: the expected x·y₂ of an input with x·y₁ = 1 (theorem 2).
 
@@ -31,7 +32,6 @@ def coupling(
         >>> coupling(y1, y2), coupling(y2, y1)
         (tensor(0.5000), tensor(0.0769))
     """
-    _check_pair(y1, y2)
     longest = y1.abs().amax(-1, keepdim=True)
     if (longest == 0).any():
         raise ValueError("the coupling from a zero vector is not defined.")
@@ -39,15 +39,15 @@ def coupling(
     return (y1 * y2).sum(-1) / y1.pow(2).sum(-1)
 
 
+@checked
 def cosine(
-    y1: Float[Tensor, "*batch d_model"], y2: Float[Tensor, "*batch d_model"]
+    y1: Float[Tensor, "*#batch d_model"], y2: Float[Tensor, "*#batch d_model"]
 ) -> Float[Tensor, "*batch"]:
     """Cosine of the angle between vectors; cosine² = C(y₁, y₂)·C(y₂, y₁).
 
     Raises:
         TypeError, ValueError: a zero vector, or shapes that do not match.
     """
-    _check_pair(y1, y2)
     return cosine_similarity(_moderate(y1), _moderate(y2), dim=-1, eps=0)
 
 
@@ -60,13 +60,6 @@ def _moderate(y: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch d"]:
     if (longest == 0).any():
         raise ValueError("the cosine with a zero vector is not defined.")
     return y / longest
-
-
-def _check_pair(y1: Tensor, y2: Tensor) -> None:
-    vectors("y2", y2, vectors("y1", y1).shape[-1])
-    for a, b in zip(reversed(y1.shape), reversed(y2.shape)):
-        if a != b and 1 not in (a, b):
-            raise ValueError(f"shapes {tuple(y1.shape)} and {tuple(y2.shape)} do not match.")
 
 
 @dataclass(frozen=True)
@@ -123,6 +116,8 @@ def best_fit(
         raise ValueError("a and b must be finite.")
     if (a == a[0, 0]).all():
         raise ValueError(f"all values of a are identical, {a[0, 0]}: there is no line over it.")
+    if (b == b[0, 0]).all():
+        raise ValueError(f"all values of b are identical, {b[0, 0]}: r² is not defined.")
     line = stats.linregress(a.ravel(), b.ravel())
     # A line needs only sums of each group. Centred first: a sum of squares less a square loses
     # digits.

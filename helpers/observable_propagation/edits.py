@@ -17,8 +17,9 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from helpers.models import checks
-from helpers.models.checks import whole
+from helpers.models.checks import checked, whole
 from helpers.models.hooks import hooked, padded_ends
+from helpers.models.resume import apply
 from helpers.models.run import last_logits
 from helpers.models.tokens import check_tokens, resolve_position
 
@@ -27,6 +28,7 @@ Inputs = Float[Tensor, "*batch d_model"]
 
 
 @contextmanager
+@checked
 def edited(
     model: TransformerBridge,
     layer: int,
@@ -55,11 +57,7 @@ def edited(
         x, at, rows = x.clone(), _tokens_of(model, where, x), slice(None)
         if isinstance(at, Tensor):
             rows = torch.arange(len(x), device=x.device)
-        before = x[rows, at]
-        after = edit(before)
-        if not isinstance(after, Tensor) or after.shape != before.shape:
-            raise ValueError(f"the edit must return a tensor of shape {tuple(before.shape)}.")
-        x[rows, at] = after
+        x[rows, at] = apply(edit, x[rows, at])
         return x
 
     with hooked(model, [(name, replace)]):
@@ -74,6 +72,8 @@ def _tokens_of(
     if isinstance(where, slice):
         if ends is not None and min(where.start or 0, where.stop or 0) < 0:
             raise ValueError(f"{where} counts from the end of prompts of several lengths.")
+        if not len(range(n_pos)[where]):
+            raise ValueError(f"{where} has none of {n_pos} tokens: nothing would be edited.")
         return where
     if isinstance(where, Tensor):
         if len(found := checks.rows(where, n_pos)) != len(x):
@@ -106,7 +106,7 @@ def steer(
     """
     check_tokens(model, tokens)
     size, layer = whole("batch_size", batch_size), whole("layer", layer, 0, model.cfg.n_layers + 1)
-    vectors = checks.vectors("vectors", vectors, model.cfg.d_model)
+    vectors = checks.vectors("vectors", vectors, model.cfg.d_model, axes=2)
     where, logits = resolve_position(tokens, position), []
     pairs = torch.cartesian_prod(torch.arange(len(vectors)), torch.arange(len(tokens)))
     for chunk in pairs.to(tokens.device).split(size):
@@ -117,6 +117,7 @@ def steer(
     return torch.cat(logits).view(len(vectors), len(tokens), -1)
 
 
+@checked
 def least_norm(features: Float[Tensor, "n d_model"], changes: Float[Tensor, " n"]) -> Vector:
     """The shortest δ with feature·δ = change for each feature vector: δ = Y(YᵀY)⁻¹t.
 
@@ -128,16 +129,14 @@ def least_norm(features: Float[Tensor, "n d_model"], changes: Float[Tensor, " n"
         >>> least_norm(features, torch.tensor([2.0, 0.0]))
         tensor([1., 1., 0.])
     """
-    n = len(checks.vectors("features", features, axes=2))
-    if checks.vectors("changes", changes, axes=1).shape[0] != n:
-        raise ValueError(f"{len(changes)} changes for {n} feature vectors.")
-    if torch.linalg.matrix_rank(features) < n:
+    if torch.linalg.matrix_rank(features) < len(features):
         raise ValueError(
             "the feature vectors are linearly dependent: what one reads follows from the others."
         )
     return features.mT @ torch.linalg.solve(features @ features.mT, changes.to(features))
 
 
+@checked
 @dataclass(frozen=True)
 class Erasure:
     """x̃ = x − s·((x − μ)·a) w, with strength s.
@@ -159,6 +158,7 @@ class Erasure:
         return x - strength * amount[..., None] * self.write.to(x)
 
 
+@checked
 def projection(
     feature: Vector, mean: Vector, *, spared: Float[Tensor, "k d_model"] | None = None
 ) -> Erasure:
@@ -179,8 +179,6 @@ def projection(
         >>> feature @ erased, other @ erased
         (tensor(0.), tensor(4.))
     """
-    width = len(checks.vectors("feature", feature, axes=1))
-    checks.vectors("mean", mean, width, axes=1)
     write = _without(feature, spared)
     if write.norm() <= 1e-6 * feature.norm():
         raise ValueError(
@@ -189,6 +187,7 @@ def projection(
     return Erasure(mean, feature, write / (write @ feature))
 
 
+@checked
 def mean_difference(x: Float[Tensor, "batch d_model"], group: Bool[Tensor, " batch"]) -> Erasure:
     """Remove inputs' component along d, the difference of two groups' means: a = d/‖d‖², w = d.
 
@@ -199,6 +198,7 @@ def mean_difference(x: Float[Tensor, "batch d_model"], group: Bool[Tensor, " bat
     return Erasure(x.mean(0), d / (d @ d), d)
 
 
+@checked
 def leace(
     x: Float[Tensor, "batch d_model"],
     group: Bool[Tensor, " batch"],
@@ -238,9 +238,6 @@ def leace(
 
 
 def _difference(x: Tensor, group: Tensor) -> Vector:
-    n = len(checks.vectors("x", x, axes=2))
-    if not isinstance(group, Tensor) or group.dtype != torch.bool or group.shape != (n,):
-        raise TypeError(f"group must be a tensor of {n} booleans, one for each input.")
     if group.all() or not group.any():
         raise ValueError("one of the two groups is empty: there is no difference to remove.")
     d = x[group].mean(0) - x[~group].mean(0)

@@ -16,7 +16,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from helpers.models.blocks import per_head
-from helpers.models.checks import rows, vectors
+from helpers.models.checks import checked, rows, vectors
 from helpers.models.formulas import require
 from helpers.models.norms import Norm
 from helpers.observable_propagation.pull_back import (
@@ -29,6 +29,7 @@ from helpers.observable_propagation.pull_back import (
 )
 
 
+@checked
 def head_features(
     model: TransformerBridge,
     m: Float[Tensor, "*n d_model"],
@@ -63,6 +64,7 @@ def head_features(
     return torch.stack(features, dim=-3)
 
 
+@checked
 def head_biases(
     model: TransformerBridge, y: Float[Tensor, "*n d_model"], *, norms: Norms = IGNORE
 ) -> Float[Tensor, "*n layer head"]:

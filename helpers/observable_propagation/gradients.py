@@ -10,12 +10,14 @@ from torch import Tensor
 from transformer_lens.hook_points import HookPoint
 from transformer_lens.model_bridge import TransformerBridge
 
+from helpers.models.checks import checked, rows
 from helpers.models.hooks import hooked
 from helpers.models.run import last_logits
 from helpers.models.tokens import check_one_length, check_tokens
 from helpers.observable_propagation.observables import Observable
 
 
+@checked
 def stream_gradients(
     model: TransformerBridge,
     tokens: Int[Tensor, "prompt pos"],
@@ -35,11 +37,13 @@ def stream_gradients(
         In nats per unit of the stream.
 
     Raises:
-        TypeError, ValueError: prompts of several lengths, or that the model cannot take.
+        TypeError, ValueError: prompts of several lengths, or that the model cannot take; no
+            observable, or a position that is not there.
     """
     check_tokens(model, tokens)
     check_one_length(tokens)
     steps, found = [], []
+    places = rows(positions, tokens.shape[1], "position").tolist()
 
     def watch(x: Tensor, hook: HookPoint) -> Tensor:
         # A step of zero, with respect to which a gradient can be taken.
@@ -52,5 +56,7 @@ def stream_gradients(
         for observable in observables:
             total = observable.measure(logits).sum()
             each = torch.autograd.grad(total, steps, retain_graph=True)
-            found.append(torch.stack(each, 1)[:, :, list(positions)])
+            found.append(torch.stack(each, 1)[:, :, places])
+    if not found:
+        raise ValueError("there are no observables.")
     return torch.stack(found)

@@ -4,29 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from helpers.models.checks import whole
+from helpers.models.checks import checked, whole
 
 Head = tuple[int, int]
 
 
+@checked
 def leading(values: Float[Tensor, "layer head"], k: int) -> list[Head]:
     """The k heads with the largest values, largest first; all where there are fewer."""
     best = values.flatten().topk(min(whole("k", k), values.numel())).indices
     return [divmod(i, values.shape[-1]) for i in best.tolist()]
 
 
+@checked
 def of_heads(
-    values: Float[Tensor, "*n layer head"], heads: Sequence[Head]
-) -> Float[Tensor, "*n chosen"]:
-    """The values of some heads."""
-    layers, numbers = np.transpose(heads)
-    return values[..., layers, numbers]
+    values: Shaped[Tensor, "*n layer head"], heads: Sequence[Head]
+) -> Shaped[Tensor, "*n chosen"]:
+    """The values of some heads.
+
+    Raises:
+        TypeError, ValueError: a head that is not there.
+    """
+    n_layers, n_heads = values.shape[-2:]
+    layers = [whole("layer", layer, 0, n_layers) for layer, _ in heads]
+    return values[..., layers, [whole("head", head, 0, n_heads) for _, head in heads]]
 
 
+@checked
 def name_of(head: Head) -> str:
     """A head's name.
 
@@ -37,11 +44,13 @@ def name_of(head: Head) -> str:
     return "{}.{}".format(*head)
 
 
+@checked
 def names_of(heads: Sequence[Head]) -> str:
     """Their names in a row."""
     return ", ".join(map(name_of, heads))
 
 
-def listed(heads: Sequence[Head], values: Float[Tensor, "layer head"], form: str) -> str:
+@checked
+def listed(heads: Sequence[Head], values: Shaped[Tensor, "layer head"], form: str) -> str:
     """Their names with their values, each in a form such as ``"{} {:.2f}"``."""
     return ", ".join(map(form.format, map(name_of, heads), of_heads(values, heads)))

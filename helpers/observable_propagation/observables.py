@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from helpers.models.checks import real, vectors
+from helpers.models.checks import checked, real, vectors
 from helpers.models.direct import token_vectors
 from helpers.models.run import unembed
 from helpers.models.tokens import single_token
@@ -42,6 +42,7 @@ class Observable:
     model_name: str
 
     @classmethod
+    @checked
     def of(cls, model: TransformerBridge, weights: Mapping[str, float]) -> Observable:
         """Σ weight · logit(token), for example ``{" she": 1, " he": -1}``; mind the leading spaces.
 
@@ -49,8 +50,6 @@ class Observable:
             TypeError, ValueError: a text that is not one token, a weight that is no finite number,
                 or only zeros.
         """
-        if not isinstance(weights, Mapping):
-            raise TypeError(f"weights must be a dictionary of tokens and numbers, not {weights!r}.")
         terms = []
         for text, weight in weights.items():
             if weight := real(f"the weight of {text!r}", weight):
@@ -68,6 +67,7 @@ class Observable:
             text += sign + factor + token.replace(" ", "␣")
         return text
 
+    @checked
     def vector(
         self, model: TransformerBridge, logits: Float[Tensor, "*batch d_vocab"] | None = None
     ) -> Float[Tensor, "*batch d_model"]:
@@ -81,6 +81,7 @@ class Observable:
         """
         return self._read_with(model, logits)[0]
 
+    @checked
     def bias(
         self, model: TransformerBridge, logits: Float[Tensor, "*batch d_vocab"] | None = None
     ) -> Float[Tensor, "*batch"]:
@@ -95,6 +96,7 @@ class Observable:
         tokens, weights = self._split(logits)
         return logits[..., tokens] @ weights
 
+    @checked
     def measure_stream(
         self, model: TransformerBridge, x: Float[Tensor, "*batch d_model"]
     ) -> Float[Tensor, "*batch"]:

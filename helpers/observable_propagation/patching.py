@@ -10,6 +10,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from helpers.models.blocks import norm_after, per_head
+from helpers.models.checks import checked
 from helpers.models.direct import post_norm_inputs
 from helpers.models.formulas import facts, require
 from helpers.models.run import read_activations
@@ -17,6 +18,7 @@ from helpers.models.tokens import at_ends, check_tokens, ends
 from helpers.observable_propagation.observables import Observable
 
 
+@checked
 def path_patching(
     model: TransformerBridge,
     clean: Int[Tensor, "pair pos"],
@@ -43,8 +45,6 @@ def path_patching(
     """
     check_tokens(model, clean)
     check_tokens(model, corrupted)
-    if not isinstance(observable, Observable):
-        raise TypeError(f"{observable!r} is no Observable: make one with Observable.of.")
     if clean.shape != corrupted.shape or not ends(clean).equal(ends(corrupted)):
         raise ValueError(
             f"clean prompts {tuple(clean.shape)} and corrupted prompts {tuple(corrupted.shape)} "
@@ -76,6 +76,7 @@ def path_patching(
     return direct_effects(model, observable, x, moved, inputs)
 
 
+@checked
 def direct_effects(
     model: TransformerBridge,
     observable: Observable,
@@ -97,6 +98,8 @@ def direct_effects(
         ValueError: a model whose heads or logits are not given by the helpers' formulas.
     """
     require(model, "norms", "attention", "stream", "logits")
+    if missing := [*{*post_norm_inputs(model)} - {*inputs}] or len(moved) != model.cfg.n_layers:
+        raise ValueError(f"{len(moved)} layers of {model.cfg.n_layers} moved; missing: {missing}.")
     x, effects = x[:, None], []
     before = observable.measure_stream(model, x)
     for layer, z in enumerate(moved):

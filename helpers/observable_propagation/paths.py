@@ -17,7 +17,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from helpers.models.blocks import mlp_reads, name_before, norm_after, norm_before
-from helpers.models.checks import rows, vectors, whole
+from helpers.models.checks import checked, rows, vectors, whole
 from helpers.models.formulas import facts, require
 from helpers.models.norms import Norm
 from helpers.models.run import read_activations
@@ -87,6 +87,7 @@ def _feeds(model: TransformerBridge, earlier: Component, later: Component) -> bo
     return earlier.head is not None and later.head is None and not facts(model).parallel
 
 
+@checked
 def show(chain: Path) -> str:
     """A path as text.
 
@@ -97,6 +98,7 @@ def show(chain: Path) -> str:
     return " → ".join(map(str, chain))
 
 
+@checked
 def path_feature(
     model: TransformerBridge,
     chain: Path,
@@ -120,8 +122,6 @@ def path_feature(
     require(model, "norms", "stream")
     y = norms.pull_back(Norm.of(model, "ln_final"), vectors("m", m, model.cfg.d_model))
     for component in reversed(chain):
-        if not isinstance(component, Component):
-            raise TypeError(f"{chain!r} is no path: make one of a text with path().")
         layer = whole("layer", component.layer, 0, model.cfg.n_layers)
         whole("head", component.head or 0, 0, model.cfg.n_heads)
         if component.head is not None:
@@ -162,6 +162,7 @@ class Reading:
     score: float
 
 
+@checked
 def reading(
     model: TransformerBridge, chain: Path, tokens: Int[Tensor, " pos"], positions: Sequence[int]
 ) -> Reading:
@@ -175,8 +176,6 @@ def reading(
         ValueError: positions that do not fit the path, or that nothing passes through: a head looks
             back, and an MLP reads and writes one token.
     """
-    if not isinstance(tokens, Tensor) or tokens.ndim != 1:
-        raise TypeError("reading takes the tokens of one prompt, a tensor with one axis.")
     check_tokens(model, tokens[None])
     n_pos = int(ends(tokens[None])) + 1
     tokens = tokens[:n_pos]

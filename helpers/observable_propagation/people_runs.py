@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
+from helpers.models.checks import checked
 from helpers.models.direct import post_norm_inputs
 from helpers.models.resume import Run
 from helpers.observable_propagation.observables import Observable
@@ -42,6 +43,7 @@ class PeopleRun:
     row_of: dict[Person, int]
 
     @classmethod
+    @checked
     def of(
         cls,
         model: TransformerBridge,
@@ -62,15 +64,19 @@ class PeopleRun:
         values = observable.measure_stream(model, run.ends)
         return cls(observable, run, values, z, inputs, dict(zip(people, range(len(people)))))
 
+    @checked
     def rows(self, people: Sequence[Person]) -> Int[Tensor, " person"]:
         """Their rows.
 
         Raises:
-            KeyError: a person who was not in the run.
+            ValueError: a person who was not in the run.
         """
+        if unknown := [person for person in people if person not in self.row_of]:
+            raise ValueError(f"{unknown[0]} was not in the run: give people who were.")
         rows = [self.row_of[person] for person in people]
         return torch.tensor(rows, device=self.values.device)
 
+    @checked
     def patching(
         self, model: TransformerBridge, people: Sequence[Person]
     ) -> Float[Tensor, "pair layer head"]:
@@ -79,11 +85,13 @@ class PeopleRun:
         As :func:`helpers.observable_propagation.patching.path_patching`, with no further run.
 
         Raises:
-            KeyError, ValueError: as :meth:`rows`, and as :func:`direct_effects` there.
+            ValueError: as :meth:`rows`, and as :func:`direct_effects` there.
         """
         women = self.rows([person for person in people if person[1] == "F"])
         men = self.rows([person for person in people if person[1] == "M"])
         pairs = min(len(women), len(men))
+        if not pairs or len(women) + len(men) < len(people):
+            raise ValueError(f"patching needs women (F) and men (M), not {people!r:.60}.")
         women, men, moved, inputs = women[:pairs], men[:pairs], [], {}
         for z in self.z:
             moved.append(z[men] - z[women])

@@ -7,9 +7,10 @@ Norms can be left out, approximated or linearised, and an MLP is linearised at a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -18,7 +19,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from helpers.models.blocks import mlp_output, norm_after, norm_before, per_head
-from helpers.models.checks import real, vectors, whole
+from helpers.models.checks import checked, real, vectors, whole
 from helpers.models.formulas import require
 from helpers.models.norms import Norm
 
@@ -26,6 +27,7 @@ Vectors = Float[Tensor, "*n d_model"]
 Point = Float[Tensor, " d_model"]
 
 
+@runtime_checkable
 class Norms(Protocol):
     """A way to treat the norms in front of components."""
 
@@ -41,20 +43,30 @@ class IgnoreNorms:
         return y
 
 
+@checked
 @dataclass(frozen=True)
 class NormWeights:
     """(√d/‖x‖) w ⊙ y: the norm's weights and a measured length of its input (section 4.4, step 2).
 
     Attributes:
         input_norms: mean ‖x‖ by name of the norm; others are not divided (section 5.1.1).
+
+    Raises:
+        ValueError: a name that no norm has.
     """
 
     input_norms: Mapping[str, float | Float[Tensor, "*n 1"]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in self.input_norms:
+            if not re.fullmatch(r"ln_final|blocks\.\d+\.ln[12](_post)?", str(name)):
+                raise ValueError(f"{name!r} is no norm: use ln_final, blocks.0.ln1, ....")
 
     def pull_back(self, norm: Norm, y: Vectors) -> Vectors:
         return norm.weighted(y, self.input_norms.get(norm.name, 1.0))
 
 
+@checked
 @dataclass(frozen=True)
 class NormGradients:
     """The exact gradient of every norm at a point.
@@ -90,6 +102,7 @@ def head_weights(
     return per_head(model, attention.W_V), attention.W_O
 
 
+@checked
 def through_heads(
     model: TransformerBridge,
     layer: int,
@@ -109,11 +122,12 @@ def through_heads(
         own_norm: if False, the vectors read the output of ln1 instead of its input.
     """
     W_V, W_O = head_weights(model, layer)
-    y = to_output(model, layer, "attn", vectors("y", y, model.cfg.d_model), norms)
+    y = to_output(model, layer, "attn", vectors("y", y, model.cfg.d_model, like=W_O), norms)
     features = torch.einsum("hme,...he->...hm", W_V, torch.einsum("hem,...m->...he", W_O, y))
     return to_input(model, layer, "attn", features, norms) if own_norm else features
 
 
+@checked
 def to_output(model: TransformerBridge, layer: int, part: str, y: Vectors, norms: Norms) -> Vectors:
     """From vectors that read the residual stream to ones that read what "attn" or "mlp" puts out:
     back through the residual multiplier and the norm after the part, if there are any.
@@ -123,6 +137,7 @@ def to_output(model: TransformerBridge, layer: int, part: str, y: Vectors, norms
     return y if after is None else norms.pull_back(after, y)
 
 
+@checked
 def to_input(model: TransformerBridge, layer: int, part: str, y: Vectors, norms: Norms) -> Vectors:
     """From vectors that read a part's own input to ones that read the stream in front of it."""
     before = norm_before(model, layer, part)
@@ -156,6 +171,7 @@ class Boundary(NamedTuple):
     level: float
 
 
+@checked
 def decision_boundary(
     f: Callable[[Point], float | Tensor], x_minus: Point, x_plus: Point
 ) -> Boundary:
@@ -169,7 +185,6 @@ def decision_boundary(
     Raises:
         TypeError, ValueError: f has one value at both ends, or one that is no finite number.
     """
-    vectors("x_plus", x_plus, vectors("x_minus", x_minus, axes=1).shape[0], axes=1)
 
     def along(t: float) -> float:
         return real("f", f(x_minus + t * (x_plus - x_minus)))

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
-from helpers.models.checks import vectors, whole
+from helpers.models.checks import checked, vectors, whole
 from helpers.models.norms import Norm
 from helpers.observable_propagation.paths import Component, Path
 from helpers.observable_propagation.pull_back import IGNORE, Norms, through_heads
@@ -55,6 +55,7 @@ class Search:
     n_searched: int
 
 
+@checked
 def search_paths(
     model: TransformerBridge,
     m: Float[Tensor, "*n d_model"],

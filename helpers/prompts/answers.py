@@ -8,12 +8,13 @@ import pandas as pd
 import torch
 from transformer_lens.model_bridge import TransformerBridge
 
-from helpers.models.checks import whole
+from helpers.models.checks import checked, whole
 from helpers.models.run import last_logits
 from helpers.prompts.prompts import Prompts
 
 
 @torch.no_grad()
+@checked
 def answer_ranks(
     model: TransformerBridge, prompts: Prompts, *, batch_size: int = 64
 ) -> pd.DataFrame:
@@ -37,6 +38,7 @@ def answer_ranks(
     return pd.DataFrame(table)
 
 
+@checked
 def answer_table(model: TransformerBridge, sets: Mapping[str, Prompts]) -> pd.DataFrame:
     """:func:`answer_ranks` in short, a row for each set of prompts.
 

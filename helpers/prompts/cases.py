@@ -7,7 +7,7 @@ from random import Random
 
 from transformer_lens.model_bridge import TransformerBridge
 
-from helpers.models.checks import whole
+from helpers.models.checks import checked, whole
 from helpers.models.tokens import check_one_length, is_single, tokenize
 from helpers.prompts.people import one_token_names
 from helpers.prompts.prompts import Prompts, Task
@@ -76,6 +76,7 @@ def developed_by(model: TransformerBridge) -> list[Prompts]:
     return made
 
 
+@checked
 def counterfactual(model: TransformerBridge, prompts: Prompts) -> Prompts:
     """Each prompt with its two answers exchanged, and the countries whose capitals they are.
 
@@ -108,6 +109,7 @@ def counterfactual(model: TransformerBridge, prompts: Prompts) -> Prompts:
     return Prompts.of(model, texts, prompts.correct_texts, prompts.wrong_texts)
 
 
+@checked
 def pronoun_task(
     model: TransformerBridge, *, n_train: int = 8, n_test: int = 8, seed: int = 0
 ) -> Task:

@@ -13,6 +13,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from helpers.models import checks
+from helpers.models.checks import checked
 from helpers.models.load import device_of
 from helpers.models.tokens import encode_prompt, is_single, single_token, tokenize
 from helpers.prompts.words import names
@@ -71,6 +72,7 @@ class NamePrompts:
     name_position: int
 
     @classmethod
+    @checked
     def of(cls, model: TransformerBridge, template: str, people: Sequence[Person]) -> NamePrompts:
         """Fill a template with names.
 
@@ -81,7 +83,8 @@ class NamePrompts:
         before, *after = checks.texts("template", [template])[0].split(" {name}")
         if len(after) != 1:
             raise ValueError(f"the template {template!r} must have ' {{name}}' in it, once.")
-        if not all(len(person) == 2 and person[1] in PAPER_NAMES for person in people):
+        pairs = [person for person in people if isinstance(person, tuple) and len(person) == 2]
+        if len(pairs) < len(people) or not all(sex in PAPER_NAMES for _, sex in pairs):
             raise ValueError(f"people must be pairs of a name and F or M, not {people!r}.")
         texts = [f"{before} {name}{after[0]}" for name, _ in people]
         tokens = tokenize(model, texts)
@@ -108,6 +111,7 @@ class NamePrompts:
         return len(self.people)
 
 
+@checked
 def template_for(seed: int, template: str) -> str:
     """A template for the book's own seed, 0; for any other its counterpart in ``FRESH``.
 
@@ -179,6 +183,7 @@ def two_halves(
     return *halves, dropped
 
 
+@checked
 def split_rows(
     female: Bool[Tensor, " person"], per_gender: int, seed: int
 ) -> tuple[Int[Tensor, " chosen"], Int[Tensor, " other"]]:

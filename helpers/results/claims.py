@@ -18,6 +18,7 @@ from typing import Any
 
 from IPython.display import HTML
 
+from helpers.models.checks import checked, whole
 from helpers.results.rules import ENOUGH, FAILS, HOLDS, IN_PART, UNDECIDED, VERDICTS, Judged
 from helpers.settings import SETTINGS
 
@@ -30,6 +31,7 @@ MIME = "application/vnd.steering-book.claims+json"
 INVENTORY = tomllib.loads(Path(__file__).with_name("claims.toml").read_text(encoding="utf-8"))
 
 
+@checked
 @dataclass(frozen=True, kw_only=True)
 class Claim:
     """A record of the closing table: one claim of a paper, and this run's result.
@@ -79,10 +81,11 @@ class Claim:
         for number in (self.value, self.low, self.high, self.power):
             if number is not None and not math.isfinite(number):
                 raise ValueError(f"{self.id}: {number} must be a finite number or None.")
-        if self.n < 1 or self.seeds < 1:
-            raise ValueError(f"{self.id}: n = {self.n}, seeds = {self.seeds}: at least 1 each.")
+        for name in ("n", "seeds"):
+            whole(f"{self.id}: {name}", getattr(self, name))
 
 
+@checked
 def claim(
     id: str,
     *,
@@ -114,6 +117,7 @@ def claim(
     return Claim(id=id, **constants, value=number, low=low, high=high, **measured)
 
 
+@checked
 def verdict(holds: bool, *, in_part: bool = False, power: float | None = None) -> str:
     """The word for a rule that was decided elsewhere; see :func:`helpers.results.rules.judge`.
 
@@ -191,6 +195,7 @@ class ClosingTable:
         return "\n".join(lines)
 
 
+@checked
 def closing_table(claims: Sequence[Claim]) -> ClosingTable:
     """The last expression of a chapter's closing cell.
 

@@ -11,6 +11,8 @@ import moocore
 import numpy as np
 import pandas as pd
 
+from helpers.models.checks import checked
+
 ROUNDING = 1e-5  # a divergence of 0 may come out as little below 0, in nats
 
 
@@ -26,6 +28,7 @@ def _values(table: pd.DataFrame, measures: Sequence[str]) -> np.ndarray:
         raise TypeError(f"measures must be numbers: {error}.") from None
 
 
+@checked
 def on_front(table: pd.DataFrame, measures: Sequence[str]) -> pd.Series:
     """Which rows are non-dominated: no other is as good in all measures and better in one.
 
@@ -47,6 +50,7 @@ def on_front(table: pd.DataFrame, measures: Sequence[str]) -> pd.Series:
     return pd.Series(on, index=table.index, name="on_front")
 
 
+@checked
 def shares(table: pd.DataFrame, measures: Sequence[str]) -> pd.Series:
     """Each method's share of the points on the front; ties of one method count once.
 
@@ -61,6 +65,7 @@ def shares(table: pd.DataFrame, measures: Sequence[str]) -> pd.Series:
     return (counts / max(1, len(front))).rename("share")
 
 
+@checked
 def hypervolume(table: pd.DataFrame, measures: Sequence[str], reference: Sequence[float]) -> float:
     """Dominated volume above a reference point, as a share of the box from there to 0.
 

@@ -10,6 +10,8 @@ from numpy.typing import ArrayLike
 from scipy.stats import binomtest, norm, sem, spearmanr, t
 from torch import Tensor
 
+from helpers.models.checks import checked, real
+
 
 def numbers(name: str, values: Any, least: int = 1, *, finite: bool = True) -> np.ndarray:
     """Numbers of any shape, at least so many of them, in one row.
@@ -31,6 +33,7 @@ def numbers(name: str, values: Any, least: int = 1, *, finite: bool = True) -> n
     return found
 
 
+@checked
 def hits_of(name: str, values: Iterable[Any]) -> np.ndarray:
     """Whether each trial is a hit. NaN and shares are no answer, though Python calls them true.
 
@@ -83,18 +86,15 @@ def student_interval(values: ArrayLike | Tensor, confidence: float = 0.95) -> In
         >>> print(f"{student_interval([0.2, 0.4, 0.9, 1.3]):.2f}")
         0.70 [-0.09, 1.49]
     """
-    if isinstance(values, Tensor):
-        values = values.detach().cpu()
-    values = np.asarray(values, dtype=float).ravel()
-    if len(values) < 2:
-        raise ValueError(f"an interval needs two values or more, not {len(values)}.")
-    if not 0 < confidence < 1:
+    values = numbers("values", values, 2, finite=False)
+    if not 0 < real("confidence", confidence) < 1:
         raise ValueError(f"confidence = {confidence} must lie between 0 and 1.")
     mean = float(values.mean())
     reach = float(sem(values) * t.ppf((1 + confidence) / 2, len(values) - 1))
     return Interval(mean, mean - reach, mean + reach)
 
 
+@checked
 def mean_and_interval(values: Iterable[float]) -> Interval:
     """Mean of the finite values, with Student's interval.
 
@@ -104,13 +104,13 @@ def mean_and_interval(values: Iterable[float]) -> Interval:
     Raises:
         ValueError: no finite value.
     """
-    numbers = np.asarray(list(values), dtype=float)
-    numbers = numbers[np.isfinite(numbers)]
-    if not len(numbers):
+    found = numbers("values", [*values], finite=False)
+    found = found[np.isfinite(found)]
+    if not len(found):
         raise ValueError("a mean needs at least one finite value.")
-    if len(numbers) == 1:
-        return Interval(float(numbers[0]), float("nan"), float("nan"))
-    return student_interval(numbers)
+    if len(found) == 1:
+        return Interval(float(found[0]), float("nan"), float("nan"))
+    return student_interval(found)
 
 
 def share_and_interval(hits: Iterable[bool]) -> Interval:
@@ -131,6 +131,7 @@ def share_and_interval(hits: Iterable[bool]) -> Interval:
     return Interval(found / n, float(interval.low), float(interval.high))
 
 
+@checked
 def rank_correlation(a: Iterable[float], b: Iterable[float]) -> Interval:
     """Spearman's correlation over independent pairs, with Bonett and Wright's (2000) interval.
 
@@ -140,7 +141,7 @@ def rank_correlation(a: Iterable[float], b: Iterable[float]) -> Interval:
     Raises:
         ValueError: lists of different lengths.
     """
-    a, b = np.asarray(list(a), dtype=float), np.asarray(list(b), dtype=float)
+    a, b = (numbers("values", [*values], 0, finite=False) for values in (a, b))
     if len(a) != len(b):
         raise ValueError(f"{len(a)} and {len(b)} values make no pairs.")
     if len(a) < 4 or np.ptp(a) == 0 or np.ptp(b) == 0:

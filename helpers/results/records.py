@@ -16,6 +16,7 @@ import pandas as pd
 import torch
 from transformer_lens.model_bridge import TransformerBridge
 
+from helpers.models.checks import checked
 from helpers.models.load import device_of, fingerprint
 
 # Those whose version may change a number.
@@ -51,6 +52,7 @@ def machine(device: torch.device) -> dict[str, Any]:
     }
 
 
+@checked
 def check_path(path: str | Path) -> Path:
     """A recorded table's path, once it is sure that a table can be written there.
 
@@ -70,6 +72,7 @@ def check_path(path: str | Path) -> Path:
     return path
 
 
+@checked
 def record(table: pd.DataFrame, path: str | Path, origin: Mapping[str, Any]) -> None:
     """Write a table, and beside it its provenance with number of rows, wall time and checksum.
 
@@ -97,6 +100,7 @@ def record(table: pd.DataFrame, path: str | Path, origin: Mapping[str, Any]) -> 
     _part(path).replace(path)
 
 
+@checked
 def read_record(path: str | Path) -> tuple[pd.DataFrame, dict[str, Any]]:
     """A recorded table and its provenance.
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.stats import binom, norm, sem, t
 
-from helpers.models.checks import real, whole
+from helpers.models.checks import checked, real, whole
 from helpers.results.intervals import hits_of, numbers
 
 HOLDS, IN_PART, FAILS, UNDECIDED = "holds", "holds in part", "does not hold", "undecided"
@@ -37,6 +37,7 @@ class Judged(NamedTuple):
     power: float
 
 
+@checked
 def judge(conditions: Sequence[Condition]) -> Judged:
     """All conditions met: holds. Some: in part. None, and all failed with power: does not hold.
 
@@ -59,6 +60,7 @@ def judge(conditions: Sequence[Condition]) -> Judged:
     return Judged(FAILS if failed else UNDECIDED, power)
 
 
+@checked
 def every(conditions: Iterable[Condition]) -> Condition:
     """All conditions as one: met if each is, failed if any is.
 
@@ -108,6 +110,7 @@ def above(
     """
     values, of = numbers("values", values, least=2, finite=False), whole("of", of)
     n, limit, if_right = len(values), real("limit", limit), real("if_right", if_right)
+    generator = np.random.default_rng(whole("seed", seed, 0))
     if not np.isfinite(values).all() or np.ptp(values) == 0:
         return Condition(None, 0.0)
     quantile = t.ppf(1 - 0.05 / max(of, 2), n - 1)
@@ -115,7 +118,7 @@ def above(
     met = True if mean - reach > limit else False if mean + reach < limit else None
     # A sample's spread is smaller than its population's by √((n − 1)/n).
     spread = (values - mean) * np.sqrt(n / (n - 1))
-    drawn = np.random.default_rng(seed).choice(spread, (SIMULATIONS, n)) + if_right
+    drawn = generator.choice(spread, (SIMULATIONS, n)) + if_right
     found = drawn.mean(1) - quantile * sem(drawn, axis=1) > limit
     return Condition(met, float(found.mean()))
 
@@ -183,7 +186,9 @@ def beats(
         TypeError, ValueError: no draw, or numbers that are not finite.
     """
     control, of = numbers("control", control), whole("of", of)
-    drawn = np.random.default_rng(seed).choice(control, (SIMULATIONS, len(control)))
+    drawn = np.random.default_rng(whole("seed", seed, 0)).choice(
+        control, (SIMULATIONS, len(control))
+    )
     met = p_value(value, control) <= 0.05 / of
     found = p_value(if_right, drawn) <= 0.05 / of
     return Condition(bool(met), float(np.mean(found)))
@@ -196,7 +201,7 @@ def p_value(value: float, control: ArrayLike) -> float | np.ndarray:
         TypeError, ValueError: no draw, or numbers that are not finite, which are never as large.
     """
     value, found = real("value", value), numbers("control", control)
-    control = found.reshape(np.shape(control))
+    control = found.reshape(np.shape(control) or (1,))
     # Rounding decides no ties.
     as_large = control >= value - 1e-9 * max(1.0, abs(value))
     return (1 + as_large.sum(-1)) / (1 + control.shape[-1])

@@ -20,7 +20,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from helpers.activation_scaling.objective import divergence, logit_diff, swap_gap
-from helpers.models.checks import real, vectors
+from helpers.models.checks import checked, real, rows
 from helpers.models.hooks import hooked
 from helpers.models.resume import Run
 from helpers.models.run import unembed
@@ -56,7 +56,7 @@ class Bench:
     @torch.no_grad()
     def both(self, edit: Edit, betas: Sequence[float]) -> Float[Tensor, "beta 2 prompt d_vocab"]:
         """Logits at every β and at −β."""
-        signed = [sign * beta for beta in betas for sign in (1, -1)]
+        signed = [sign * real("beta", beta) for beta in betas for sign in (1, -1)]
         logits = edit.logits(self.model, self.prompts, self.run, signed)
         return logits.unflatten(0, (len(betas), 2))
 
@@ -76,6 +76,7 @@ class Benches:
         following: the token that follows each of the latter.
     """
 
+    @checked
     def __init__(self, model: TransformerBridge, task: Ruled) -> None:
         choose, _ = task.neutral(N_CHOOSE, N_POS, held_out=False)
         report, self.following = task.neutral(N_REPORT, N_POS, held_out=True)
@@ -118,14 +119,7 @@ def strength_for(bench: Bench, edit: Edit, budget: float, start: float = 1.0) ->
     return min(tried, key=lambda one: abs(log(tried[one] / budget)))
 
 
-def check_logits(both: Tensor, base: Tensor, n: int) -> None:
-    """Raise ValueError unless there are finite logits of n texts, for both signs and without β."""
-    for name, logits, shape in (("both", both, (2, n)), ("base", base, (n,))):
-        if tuple(logits.shape[:-1]) != shape:
-            raise ValueError(f"{name} has logits of {tuple(logits.shape[:-1])} texts, not {shape}.")
-        vectors(f"logits in {name}", logits)
-
-
+@checked
 def gained(
     both: Float[Tensor, "2 prompt d_vocab"], base: Float[Tensor, "prompt d_vocab"], prompts: Prompts
 ) -> dict[str, Any]:
@@ -136,7 +130,8 @@ def gained(
         ``swapped``, share of prompts that both signs swap; ``F`` (Eq. 7); ``wrong_way``, share of
         prompts and signs whose logit difference moves against what was meant.
     """
-    check_logits(both, base, len(prompts))
+    if len(prompts) != len(base):
+        raise ValueError(f"there are logits of {len(base)} prompts, and {len(prompts)} prompts.")
     answers = prompts.correct, prompts.wrong
     (up, down), before = logit_diff(both, *answers), logit_diff(base, *answers)
     gaps = swap_gap(up, down)
@@ -150,6 +145,7 @@ def gained(
     }
 
 
+@checked
 def damaged(
     both: Float[Tensor, "2 text d_vocab"],
     base: Float[Tensor, "text d_vocab"],
@@ -158,7 +154,8 @@ def damaged(
     """What an edit does to neutral texts: ``kl`` as :meth:`Bench.damage`, and ``ll``, by how much
     the log-likelihood of the token that follows changes, in nats, mean over both signs.
     """
-    check_logits(both, base, len(following))
+    if not rows(following, base.shape[-1], "token").equal(following):
+        raise ValueError(f"following must be ids of tokens, not {following.tolist()}.")
     after = both.log_softmax(-1).gather(-1, following.expand(2, -1)[..., None])
     before = base.log_softmax(-1).gather(-1, following[:, None])
     return {"kl": divergence(both, base).mean().item(), "ll": (after - before).mean().item()}

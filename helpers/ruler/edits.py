@@ -20,7 +20,7 @@ from helpers.activation_scaling.dynamic import DynScalar
 from helpers.activation_scaling.interventions import Intervention
 from helpers.activation_scaling.points import Points
 from helpers.models import checks
-from helpers.models.checks import whole
+from helpers.models.checks import checked, whole
 from helpers.models.resume import Run
 from helpers.models.run import unembed
 from helpers.prompts.prompts import Prompts
@@ -74,8 +74,11 @@ class ToldVec(AtToken):
             of other prompts.
     """
 
+    @checked
     def __init__(self, points: Points, vectors: Float[Tensor, "prompt d_model"]) -> None:
-        checks.vectors("vectors", vectors, points.width(points.sites[0]), axes=2)
+        if points.sites != ("resid_post",) or len(points.layers) * len(points.positions) != 1:
+            raise ValueError(f"vectors go to one place of the stream, not to {points}.")
+        checks.vectors("vectors", vectors, points.d_model, axes=2)
         self.n_prompts = len(vectors)  # theta_shape reads it
         super().__init__(points, dtype=vectors.dtype, device=vectors.device)
         self.theta[points.sites[0]].data[0] = vectors.flatten()
@@ -178,6 +181,8 @@ class HeadGates(AtToken):
     """
 
     def n_own(self, site):
+        if not self.points.heads(site):
+            raise ValueError(f"gates close heads, and {site} has none: use z.")
         return 2
 
     def change(self, h, theta, beta):
@@ -185,6 +190,13 @@ class HeadGates(AtToken):
         return -(beta.clamp_min(0) * closed[:, :1] - beta.clamp_max(0) * closed[:, 1:]) * h
 
 
+def check_last(made: Intervention) -> None:
+    """Raise ValueError for an intervention that acts elsewhere than at the last token."""
+    if made.points.n_pos is None or made.points.positions != (made.points.n_pos - 1,):
+        raise ValueError("this takes edits at the last token alone; see steered_logits for others.")
+
+
+@checked
 def steered(
     model: TransformerBridge,
     run: Run,
@@ -200,12 +212,11 @@ def steered(
         ValueError: an intervention that acts elsewhere too, or on prompts of another length.
     """
     n, n_pos = run.tokens.shape
-    if made.points.n_pos is None or made.points.positions != (made.points.n_pos - 1,):
-        raise ValueError("this runs edits at the last token alone; use steered_logits for others.")
+    check_last(made)
     made.points.check_length(n_pos)
     start, last = min(made.points.layers), slice(n_pos - 1, None)
     prompts, logits = torch.arange(n, device=run.tokens.device), []
-    for some in torch.as_tensor(betas, dtype=torch.float32).split(max(1, ROWS // n)):
+    for some in made.strengths(betas).split(max(1, ROWS // n)):
         with made.applied(model, some.repeat_interleave(n), at=last):
             ends = run.edited(model, start, -1, lambda x: x, prompts.repeat(len(some)))
         logits.append(unembed(model, ends).unflatten(0, (len(some), n)))
@@ -228,6 +239,7 @@ class Edit:
     places: int
     layer: int | None = None
 
+    @checked
     def logits(
         self, model: TransformerBridge, prompts: Prompts, run: Run, betas: list[float]
     ) -> Float[Tensor, "beta prompt d_vocab"]:
@@ -241,11 +253,8 @@ class Edit:
         return steered(model, run, self.on(prompts), betas)
 
 
-def size_of(numbers: Tensor) -> int:
-    """How many numbers are at least 1 % of the largest.
-
-    Raises:
-        TypeError, ValueError: none, or some that are not finite.
-    """
-    sizes = checks.vectors("numbers", numbers.detach()).abs()
+@checked
+def size_of(numbers: Float[Tensor, "*n"]) -> int:
+    """How many numbers are at least 1 % of the largest."""
+    sizes = numbers.detach().abs()
     return int((sizes >= 0.01 * sizes.max()).sum()) if sizes.max() > 0 else 0

@@ -11,7 +11,6 @@ from math import isfinite
 from pathlib import Path
 
 import torch
-from jaxtyping import Float
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -19,10 +18,11 @@ from torch.nn.functional import normalize
 from transformer_lens.model_bridge import TransformerBridge
 
 from helpers.activation_scaling.interventions import ActivScalar, Intervention, SteerVec
+from helpers.models.checks import checked
 from helpers.models.hooks import hooked
 from helpers.models.norms import tolerance
 from helpers.models.run import HOOKS, last_logits
-from helpers.ruler.edits import GatedVec, HeadGates, LastDynScalar, LoReFT, ToldVec
+from helpers.ruler.edits import GatedVec, HeadGates, LastDynScalar, LoReFT, ToldVec, check_last
 
 # What the tensors of one module may be.
 KINDS = [{"scale"}, {"dynamic"}, {"write", "read", "bias"}, {"add", "gate", "bias"}]
@@ -73,6 +73,8 @@ def attach(model: nn.Module, tensors: dict[str, Tensor], beta: float) -> list:
     by_module: dict[str, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         name, _, kind = key.partition("/")
+        if not isinstance(tensor, Tensor) or not tensor.isfinite().all():
+            raise ValueError(f"{key} is no tensor of finite numbers.")
         by_module.setdefault(name, {})[kind] = tensor
     there = dict(model.named_modules())
     for name, t in by_module.items():
@@ -87,9 +89,10 @@ def attach(model: nn.Module, tensors: dict[str, Tensor], beta: float) -> list:
     return handles
 
 
+@checked
 def export(
     model: TransformerBridge, made: Intervention, path: str | Path | None = None
-) -> dict[str, Float[Tensor, ...]]:
+) -> dict[str, Tensor]:
     """The tensors of an edit at the last token, by module and kind; written to a file if named.
 
     Args:
@@ -103,8 +106,7 @@ def export(
         OSError: the file cannot be written.
     """
     made.points.check_model(model)
-    if made.points.n_pos is None or made.points.positions != (made.points.n_pos - 1,):
-        raise ValueError("only edits at the last token, and nowhere else, can be exported.")
+    check_last(made)
     tensors = {}
     for site in made.points.sites:
         for row, layer in enumerate(made.points.layers):

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
+from helpers.models.checks import checked, real
 from helpers.models.resume import Run
 from helpers.models.run import last_logits
 from helpers.models.tokens import encode
@@ -25,6 +26,7 @@ INSTRUCTIONS = {
 }
 
 
+@checked
 @dataclass(frozen=True)
 class InFront:
     """An edit of the tokens: a text after the first one. The size of β does not matter.
@@ -32,17 +34,20 @@ class InFront:
     Attributes: as those of :class:`helpers.ruler.edits.Edit`.
     """
 
-    texts: tuple[Int[Tensor, " pos"], Int[Tensor, " pos"]]
+    texts: tuple[Int[Tensor, " _"], Int[Tensor, " _"]]
     size: int
     places: int
     layer: None = None
 
     @torch.no_grad()
+    @checked
     def logits(
-        self, model: TransformerBridge, prompts: Prompts, run: Run, betas: list[float]
+        self, model: TransformerBridge, prompts: Prompts, run: Run | None, betas: list[float]
     ) -> Float[Tensor, "beta prompt d_vocab"]:
         """As :meth:`Edit.logits`."""
         tokens, by_sign = prompts.tokens, []
+        if not (betas := [real("beta", beta) for beta in betas]):
+            raise ValueError("betas must be a list of strengths, and it is empty.")
         for text in self.texts:
             front = text.expand(len(tokens), -1)
             longer = torch.cat([tokens[:, :1], front, tokens[:, 1:]], dim=1)

@@ -14,6 +14,7 @@ from helpers.activation_scaling.fitting import fit
 from helpers.activation_scaling.interventions import ActivScalar, Intervention, SteerVec
 from helpers.activation_scaling.objective import Objective
 from helpers.activation_scaling.points import Points
+from helpers.models.checks import checked
 from helpers.prompts.prompts import Prompts
 from helpers.ruler.edits import (
     Edit,
@@ -21,6 +22,7 @@ from helpers.ruler.edits import (
     HeadGates,
     LastDynScalar,
     LoReFT,
+    check_last,
     last_points,
     size_of,
 )
@@ -60,8 +62,11 @@ class Learned(Method):
         return places_of(seen, self.fitted(seen, layer))
 
 
+@checked
 def carried(model: TransformerBridge, fitted: Intervention, places: int) -> Edit:
     """The edit of a fitted intervention at the last token, for prompts of any length."""
+    check_last(fitted)
+    fitted.points.check_model(model)
     points, state = fitted.points, fitted.state_dict()
     layers = points.layers
 

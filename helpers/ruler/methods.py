@@ -19,7 +19,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from helpers.activation_scaling.interventions import SteerVec
 from helpers.activation_scaling.objective import logit_diff
 from helpers.models import checks
-from helpers.models.checks import real
+from helpers.models.checks import checked, real, whole
 from helpers.models.direct import logit_diff_vector
 from helpers.models.resume import Run
 from helpers.models.run import last_logits, unembed
@@ -30,6 +30,7 @@ from helpers.ruler.tasks import Ruled
 METHODS: dict[str, type[Method]] = {}
 
 
+@checked
 @dataclass(frozen=True)
 class Seen:
     """What a method may see: the model, training prompts, neutral texts, and a seed.
@@ -69,6 +70,7 @@ class Seen:
 
     def stream(self, layer: int) -> Float[Tensor, "prompt d_model"]:
         """The residual stream at the last token in front of a layer, on the training prompts."""
+        layer = whole("layer", layer, 0, self.model.cfg.n_layers + 1)
         return self.run.stream[layer][:, -1]
 
     def observables(self, prompts: Prompts) -> Float[Tensor, "prompt d_model"]:
@@ -128,8 +130,15 @@ def register(kind: type[Method]) -> type[Method]:
     return kind
 
 
+@checked
 def constant(seen: Seen, layer: int, v: Float[Tensor, " d_model"]) -> Edit:
-    """The edit that adds β·v at the last token in front of a layer, on any prompt."""
+    """The edit that adds β·v at the last token in front of a layer, on any prompt.
+
+    Raises:
+        TypeError, ValueError: no such layer, or another vector.
+    """
+    last_points(seen.model, 1, layer)
+    checks.vectors("v", v, seen.model.cfg.d_model, axes=1)
 
     def on(prompts: Prompts) -> SteerVec:
         points = last_points(seen.model, prompts.n_pos, layer)
@@ -140,6 +149,7 @@ def constant(seen: Seen, layer: int, v: Float[Tensor, " d_model"]) -> Edit:
     return Edit(on, size_of(v), 1, layer)
 
 
+@checked
 def told(
     seen: Seen, layer: int, vectors_for: Callable[[Prompts], Float[Tensor, "n d_model"]], **how
 ) -> Edit:
@@ -151,12 +161,17 @@ def told(
         how: ``kind``, another class than :class:`ToldVec`, and what its constructor takes.
     """
     kind, known = how.pop("kind", ToldVec), {}
+    last_points(seen.model, 1, layer)  # refuses a layer that is not there
 
     def vectors(prompts: Prompts) -> Float[Tensor, "prompt d_model"]:
         pairs = list(zip(prompts.correct.tolist(), prompts.wrong.tolist()))
         new = {pair: row for row, pair in enumerate(pairs) if pair not in known}
         if new:
-            known.update(zip(new, vectors_for(prompts.at(list(new.values())))))
+            found = vectors_for(prompts.at(list(new.values())))
+            checks.vectors("what vectors_for gives", found, seen.model.cfg.d_model, axes=2)
+            if len(found) != len(new):
+                raise ValueError(f"vectors_for gives {len(found)} vectors for {len(new)} prompts.")
+            known.update(zip(new, found))
         return torch.stack([known[pair] for pair in pairs])
 
     def on(prompts: Prompts) -> ToldVec:

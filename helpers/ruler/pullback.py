@@ -17,7 +17,7 @@ from torch import Tensor
 from transformer_lens.model_bridge import TransformerBridge
 
 from helpers.models import checks
-from helpers.models.checks import whole
+from helpers.models.checks import checked, whole
 from helpers.models.formulas import facts, require
 from helpers.models.hooks import hooked
 from helpers.models.norms import Norm
@@ -25,6 +25,7 @@ from helpers.models.resume import Run
 from helpers.observable_propagation.paths import Component, Path
 
 
+@checked
 def pullback(
     model: TransformerBridge,
     run: Run,

@@ -18,6 +18,7 @@ from transformer_lens.model_bridge import TransformerBridge
 
 from helpers.activation_scaling.attribution import Maps, activations, attr_patch
 from helpers.activation_scaling.points import Points
+from helpers.models.checks import checked
 from helpers.models.formulas import require
 from helpers.models.hooks import hooked
 from helpers.models.norms import Norm
@@ -88,6 +89,7 @@ def _halves(module: nn.Module, given: tuple[Tensor]) -> tuple[Tensor]:
     return (x.detach() + (x - x.detach()) / 2,)
 
 
+@checked
 def gradient_maps(
     model: TransformerBridge, prompts: Prompts, points: Points, *, mean: bool = True
 ) -> Maps:

@@ -14,6 +14,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from scipy.stats import ttest_rel
 
+from helpers.models.checks import checked
 from helpers.results.fronts import hypervolume
 from helpers.results.intervals import numbers, student_interval
 from helpers.ruler.axes import BUDGETS, MAIN
@@ -21,14 +22,15 @@ from helpers.ruler.axes import BUDGETS, MAIN
 UNIT = ["task", "seed"]
 
 
+@checked
 def at_budget(table: pd.DataFrame, column: str, budget: float = MAIN) -> pd.DataFrame:
     """A column of the table at one budget: a row for each unit, a column for each method.
 
     Raises:
         ValueError: a budget or column that the table does not have, or two rows for one entry.
     """
-    if column not in table:
-        raise ValueError(f"the table has no column {column!r}; it has {', '.join(table)}.")
+    if missing := {column, "budget", "method", *UNIT} - {*table}:
+        raise ValueError(f"the table has no column {min(missing)!r}; it has {', '.join(table)}.")
     rows = table[np.isclose(table["budget"], budget)]
     if rows.empty:
         raise ValueError(f"the table has no budget {budget}; it has {set(table['budget'])}.")
@@ -37,6 +39,7 @@ def at_budget(table: pd.DataFrame, column: str, budget: float = MAIN) -> pd.Data
     return rows.pivot(index=UNIT, columns="method", values=column)
 
 
+@checked
 def by_prompt(table: pd.DataFrame, budget: float = MAIN) -> pd.DataFrame:
     """E_0 of every test prompt at one budget: a row a prompt of a unit, a column a method, in nats.
 
@@ -57,6 +60,7 @@ def _numbers(each: pd.Series) -> np.ndarray:
     return each.groupby(level=UNIT).cumcount().to_numpy()
 
 
+@checked
 def hypervolumes(table: pd.DataFrame) -> pd.DataFrame:
     """Volume under each method's front of E_0 and damage, for each unit, as a share of the box.
 
@@ -67,9 +71,13 @@ def hypervolumes(table: pd.DataFrame) -> pd.DataFrame:
         ValueError: an E_0 or a damage that is not finite.
     """
     rows = []
+    if missing := {"E0", "E0_base", "kl", "budget", "method", *UNIT} - {*table}:
+        raise ValueError(f"the table has no column {min(missing)!r}.")
     if not np.isfinite(table[["E0", "E0_base", "kl"]].to_numpy(float)).all():
         raise ValueError("the table has an E0, E0_base or kl that is not finite.")
     budgets = table[table["budget"] > 0].assign(minus_kl=lambda one: -one["kl"])
+    if budgets.empty:
+        raise ValueError("the table has no row with a budget above 0.")
     for (task, seed, method), part in budgets.groupby([*UNIT, "method"]):
         reference = [min(part["E0_base"].iloc[0], -1e-6), -2 * max(BUDGETS)]
         volume = hypervolume(part, ["E0", "minus_kl"], reference)
@@ -97,6 +105,7 @@ def holm(p_values: ArrayLike) -> np.ndarray:
     return adjusted
 
 
+@checked
 def pairwise(values: pd.DataFrame, methods: Sequence[str] | None = None) -> pd.DataFrame:
     """Every pair of methods: mean difference over rows, paired t test, Holm over all pairs.
 
@@ -122,7 +131,7 @@ def pairwise(values: pd.DataFrame, methods: Sequence[str] | None = None) -> pd.D
         raise ValueError(f"{len(values)} rows have all methods: pairs need two at least.")
     rows = []
     for first, second in combinations(values, 2):
-        difference = numbers(f"{first} less {second}", values[first] - values[second], least=2)
+        difference = numbers(first, values[first], least=2) - numbers(second, values[second])
         interval = student_interval(difference)
         # Two methods that always agree have no spread, and no difference to test.
         p = ttest_rel(values[first], values[second]).pvalue if np.ptp(difference) else 1.0

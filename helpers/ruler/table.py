@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 from transformer_lens.model_bridge import TransformerBridge
 
+from helpers.models.checks import checked, whole
 from helpers.models.load import fingerprint, load_model
 from helpers.results.records import check_path, provenance, read_record, record
 from helpers.ruler import instruction, learned, vectors  # noqa: F401  register their methods
@@ -50,8 +51,10 @@ def prepared(
     return Seen(model, drawn, epochs, n_texts), Benches(model, drawn)
 
 
+@checked
 def layers_of(method: Method, n_layers: int) -> list[int]:
     """The layers in front of which a method is tried: after a third and two thirds of them."""
+    whole("n_layers", n_layers)
     if method.layers == "each":
         return sorted({max(1, n_layers // 3), max(1, 2 * n_layers // 3)})
     return [n_layers]
@@ -102,6 +105,7 @@ def measure(
     return {"rows": [{"budget": budget, **row, **made} for budget, row in zip(betas, rows)]}
 
 
+@checked
 def table_of(
     model: TransformerBridge,
     *,
@@ -148,6 +152,7 @@ def table_of(
     return pd.DataFrame(rows)
 
 
+@checked
 def compared(table: pd.DataFrame, recorded: pd.DataFrame) -> pd.DataFrame:
     """Largest differences of E0, F and kl between two tables, by method, in nats.
 
@@ -158,6 +163,9 @@ def compared(table: pd.DataFrame, recorded: pd.DataFrame) -> pd.DataFrame:
     Raises:
         ValueError: no row in common, or a number that is not finite.
     """
+    for name in (*KEYS, "E0", "F", "kl"):
+        if name not in table or name not in recorded:
+            raise ValueError(f"a table has no column {name!r}: both need it.")
     both = table.merge(recorded, on=KEYS, suffixes=("", "_recorded"))
     if both.empty:
         raise ValueError("the two tables have no row in common.")

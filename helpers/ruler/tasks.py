@@ -103,7 +103,7 @@ def ruled(
     """
     if name not in TASKS:
         raise ValueError(f"unknown task {name!r}; the tasks are {', '.join(TASKS)}.")
-    whole("n_transfer", n_transfer, 1, n_test + 1)
+    whole("n_transfer", n_transfer, 1, whole("n_test", n_test) + 1)
     if name in FIXED:
         train, test, transfer = _of_people(model, name, n_train, n_test, seed)
     else:

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from helpers.models.checks import checked
 from helpers.models.norms import Norm
 from helpers.observable_propagation.edits import least_norm
 from helpers.observable_propagation.features import head_features
@@ -19,6 +20,7 @@ Vectors = Float[Tensor, "n d_model"]
 DUNEFSKY = "dunefsky2024observable"
 
 
+@checked
 def longest(vectors: Float[Tensor, "n k d_model"]) -> Vectors:
     """Of k vectors the longest, for each n."""
     best = vectors.norm(dim=-1).argmax(-1)
@@ -75,6 +77,7 @@ class HeadsVector(Method):
         return told(seen, layer, vectors)
 
 
+@checked
 def end_feature(seen: Seen, m: Vectors) -> Vectors:
     """What reads m·ln_final(x) in front of ln_final, with σ at its mean over training prompts."""
     final = Norm.of(seen.model, "ln_final")

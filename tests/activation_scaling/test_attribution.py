@@ -38,6 +38,14 @@ def difference(tiny, prompts) -> torch.Tensor:
     return logit_diff(last_logits(tiny, prompts.tokens), prompts.correct, prompts.wrong)
 
 
+def test_maps_follow_the_order_of_their_points(tiny, prompts):
+    def found(layers, positions):
+        points = Points.of(tiny, prompts.n_pos, layers=layers, positions=positions)
+        return attr.direct_logit(tiny, prompts, points)["mlp_out"]
+
+    assert torch.equal(found([1, 0], [4, 2]), found([0, 1], [2, 4]).flip(0, 1))
+
+
 @pytest.mark.parametrize("sites", ALL_SITES, ids="+".join)
 def test_activation_patching_is_the_fall_of_the_logit_difference_when_one_activation_is_swapped(
     tiny, prompts, others, sites

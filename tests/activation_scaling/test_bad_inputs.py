@@ -8,9 +8,16 @@ import pytest
 import torch
 
 from helpers.activation_scaling import attribution as attr
-from helpers.activation_scaling.fitting import fit
+from helpers.activation_scaling.controls import one_by_one, permuted
+from helpers.activation_scaling.fitting import FitJob, fit, fit_many
 from helpers.activation_scaling.interventions import ActivScalar, SteerVec, steered_logits
-from helpers.activation_scaling.objective import Objective, evaluate
+from helpers.activation_scaling.objective import (
+    Evaluation,
+    Objective,
+    effectiveness,
+    evaluate,
+    faithfulness,
+)
 from helpers.activation_scaling.points import Points
 from helpers.activation_scaling.together import evaluate_many
 from helpers.prompts.prompts import Prompts
@@ -54,7 +61,7 @@ FITS = [
     ({"initial_std": -1.0}, "initial_std = -1.0"),
 ]
 OBJECTIVES = [{"margin": -1}, {"lambda_f": -0.1}, {"lambda_m": NAN}, {"margin": INF}]
-BETAS = [([], "list of strengths"), ([NAN], "nan"), ([1.0, INF], "inf"), (1.0, "list of strengths")]
+BETAS = [([], "list of strengths"), ([NAN], "nan"), ([1.0, INF], "inf"), (1.0, "or list, not 1.0")]
 SIZES = [0, -1, 1.5]
 
 
@@ -126,8 +133,57 @@ def test_no_prompts_and_prompts_of_another_length(model, prompts):
     none = prompts.tokens[:0], prompts.correct[:0], prompts.wrong[:0]
     empty = Prompts((), (), (), *none)
     refused("no prompts", partial(fit, model, scalars, empty, **how))
-    refused("at least one prompt", partial(steered_logits, model, empty.tokens, scalars, [1.0]))
-    refused("at least one prompt", partial(evaluate, model, scalars, empty))
+    refused("tokens is empty", partial(steered_logits, model, empty.tokens, scalars, [1.0]))
+    refused("at least one prompt|is empty", partial(evaluate, model, scalars, empty))
+
+
+LOGITS = torch.linspace(-1, 1, 14, dtype=torch.float64).view(2, 7)
+ANSWERS = torch.tensor([1, 2]), torch.tensor([3, 4])
+NO_LOGITS = (LOGITS * NAN, LOGITS[:0], LOGITS[:, :6], LOGITS[:1], LOGITS.long(), None, [[1.0]])
+
+
+@pytest.mark.parametrize("bad", NO_LOGITS)
+def test_logits(bad):
+    theta = torch.ones(3, dtype=torch.float64)
+    refused("base", partial(faithfulness, LOGITS, LOGITS, bad))
+    refused("base", partial(Evaluation.of, theta, LOGITS, LOGITS, bad, *ANSWERS))
+    refused("minus", partial(effectiveness, LOGITS, bad, *ANSWERS))
+    terms = partial(Objective().terms, theta)
+    refused("minus", partial(terms, LOGITS, bad, LOGITS, *ANSWERS))
+    refused("empty", partial(faithfulness, *[LOGITS[:0]] * 3))
+    refused("theta", partial(Evaluation.of, theta * NAN, LOGITS, LOGITS, LOGITS, *ANSWERS))
+
+
+def test_what_else_a_fit_or_a_control_cannot_take(model, prompts):
+    scalars, how = scalars_of(model), {"learning_rate": 0.01}
+    for name, bad in {
+        "objective": Objective,
+        "prompts": prompts.tokens,
+        "intervention": None,
+    }.items():
+        given = {"intervention": scalars, "prompts": prompts, "objective": Objective()} | {
+            name: bad
+        }
+        refused(f"{name} must be", partial(fit, model, **given, **how))
+    job = FitJob(scalars, Objective(), prompts, 0.01)
+    for bad in (0, -1, 1.5):
+        refused(f"at_once = {bad}", partial(fit_many, model, [job], at_once=bad))
+    for bad in (-1, 1.5, None):
+        refused(f"seed = {bad}|seed must be", partial(permuted, LOGITS, bad))
+    for bad in (2, -3, 0.5):
+        refused(f"dim = {bad}", partial(permuted, LOGITS, 0, dim=bad))
+    for bad in (NAN, -1.0, None):
+        refused(f"least = {bad}", partial(one_by_one, scalars, bad))
+    for bad in (torch.int64, "float32"):
+        refused("dtype", partial(ActivScalar, scalars.points, dtype=bad))
+    refused("points must be Points", partial(ActivScalar, None))
+    refused("unknown site", partial(scalars.points.heads, "attn"))
+    for bad in ("x", [None], [[1.0], 2.0]):
+        refused("beta", scalars.applied(model, bad).__enter__)
+    own = attr.as_scalars({site: torch.ones(2, 3) for site in scalars.theta}, scalars.points)
+    refused(
+        "has shape", partial(attr.as_scalars, {s: torch.ones(1, 3) for s in own.theta}, own.points)
+    )
 
 
 @pytest.mark.parametrize("bad", [{"std": NAN}, {"std": -1.0}, {"seed": -1}, {"seed": 1.5}])

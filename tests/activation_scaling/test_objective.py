@@ -77,7 +77,7 @@ def test_minimality_counts_at_the_threshold_and_sums_magnitudes():
     theta = torch.tensor([0.0, 0.009, -NEGLIGIBLE, NEGLIGIBLE, -3.0], dtype=torch.float64)
     assert minimality(theta, 0) == -3
     assert minimality(theta, 1).item() == pytest.approx(-(0.009 + 0.02 + 3.0))
-    with pytest.raises(ValueError, match="p = 0 and p = 1"):
+    with pytest.raises(ValueError, match="p = 2 must be 0 to 1"):
         minimality(theta, 2)
 
 

@@ -18,6 +18,7 @@ from helpers.activation_scaling.interventions import ActivScalar, SteerVec
 from helpers.activation_scaling.objective import Objective
 from helpers.activation_scaling.points import Points
 from helpers.activation_scaling.recorded import facts_of, fit_or_read, key_of, read
+from helpers.models.load import fingerprint
 from helpers.prompts.prompts import Prompts
 from helpers.settings import SETTINGS
 
@@ -136,6 +137,18 @@ def test_a_record_that_does_not_come_out_again_is_not_used(tiny, path, counted, 
     again = fit_many(tiny, [job(tiny, i) for i in range(3)], epochs=3).results
     for fitted, single in zip(fits, again):
         assert torch.allclose(fitted.intervention.vec(), single.intervention.vec(), atol=1e-5)
+
+
+@ONE
+def test_one_sampled_fit_that_comes_out_otherwise_is_enough(tiny, path, counted, capsys) -> None:
+    """Two samples of four fits are the first and the third, and only the third is another one."""
+    tensors = load_file(path)
+    metadata = {"jobs": json.dumps(read(path).jobs), "origin": json.dumps(read(path).origin)}
+    key = key_of(facts_of(job(tiny, 2), fingerprint(tiny), **HOW))
+    tensors[f"{key}/history"][-1, -1] += 1.0  # the last Ψ
+    save_file(tensors, path, metadata)
+    fit_or_read(tiny, [job(tiny, i) for i in (0, 1, 2, 4)], path, epochs=3, n_again=2)
+    assert counted == [2, 2] and "made anew" in capsys.readouterr().out
 
 
 @ONE

@@ -2,21 +2,40 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
+from importlib import import_module
+from pkgutil import walk_packages
+from typing import get_type_hints
 
 import pytest
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
-from helpers.models import checks
-from helpers.models.direct import direct_attribution, logit_diff_vector
+import helpers
+from helpers.models import blocks, checks
+from helpers.models.direct import (
+    direct_attribution,
+    logit_diff_vector,
+    readout,
+    token_vectors,
+)
+from helpers.models.formulas import require
+from helpers.models.norms import Norm
 from helpers.models.prefix import Prefix, Runs
 from helpers.models.resume import Run
 from helpers.models.run import last_logits, read_activations, unembed
-from helpers.models.tokens import encode_prompt, is_single, single_token, tokenize
-from helpers.observable_propagation import features, paths, pull_back, search
-from helpers.observable_propagation.controls import observable_pairs, random_observables
+from helpers.models.tokens import at_ends, encode_prompt, is_single, single_token, tokenize
+from helpers.observable_propagation import features, heads, paths, pull_back, search
+from helpers.observable_propagation.controls import (
+    observable_pairs,
+    random_observables,
+    with_cosine,
+)
 from helpers.observable_propagation.coupling import best_fit, cosine, coupling
 from helpers.observable_propagation.edits import (
+    Erasure,
     edited,
     leace,
     least_norm,
@@ -24,8 +43,9 @@ from helpers.observable_propagation.edits import (
     projection,
     steer,
 )
+from helpers.observable_propagation.gradients import stream_gradients
 from helpers.observable_propagation.observables import Observable
-from helpers.observable_propagation.patching import path_patching
+from helpers.observable_propagation.patching import direct_effects, path_patching
 from helpers.prompts.answers import answer_ranks
 from helpers.prompts.prompts import Prompts
 from helpers.prompts.tasks import make_task
@@ -55,6 +75,10 @@ def run_edited(model, layer, where, edit=lambda x: x):
 
 def score(found, layer, chain):
     return found.norm(dim=-1)
+
+
+def final(model) -> Norm:
+    return Norm.of(model, "ln_final")
 
 
 def searched(model, **how):
@@ -189,6 +213,87 @@ TABLE: list[tuple[tuple, dict[str, Callable]]] = [
         {"edit": lambda m, bad: run_edited(m, 0, 1, bad)},
     ),
 ]
+NO_LENGTHS = (NAN, float("inf"), 0.0, -1.0, "1", None, torch.zeros(3, 1).double(), torch.ones(2))
+TABLE += [
+    (
+        VECTORS,
+        {
+            "Norm.gradient": lambda m, bad: final(m).gradient(bad, ONE),
+            "Norm.fixed": lambda m, bad: final(m).fixed(ONE, bad),
+            "readout": lambda m, bad: readout(m, bad, ONE),
+            "with_cosine": lambda m, bad: with_cosine(V, bad, 0.5),
+            "Erasure": lambda m, bad: Erasure(ONE, ONE, bad),
+            "measure": lambda m, bad: n(m).measure(bad),
+        },
+    ),
+    (
+        (V.float(), V.half()),
+        {
+            "unembed": unembed,
+            "through_heads": lambda m, bad: pull_back.through_heads(m, 0, bad),
+            "mlp_output": lambda m, bad: pull_back.mlp_output(m, 0, bad),
+            "measure_stream": lambda m, bad: n(m).measure_stream(m, bad),
+        },
+    ),
+    (
+        NO_LENGTHS,
+        {
+            "weighted": lambda m, bad: final(m).weighted(V, bad),
+            "NormWeights": lambda m, bad: features.head_features(
+                m, V, norms=pull_back.NormWeights({"ln_final": bad})
+            ),
+        },
+    ),
+    (
+        (None, [1], {"lnfinal": 2.0}, {"blocks.0.ln9": 2.0}),
+        {"NormWeights": lambda m, bad: pull_back.NormWeights(bad)},
+    ),
+    (
+        (V * 0, V[:1] * torch.tensor([[2.0]]).double()),
+        {"with_cosine, no plane": lambda m, bad: with_cosine(V[:1].expand_as(bad), bad, 0.5)},
+    ),
+    (
+        (T[:1], T[:, :3], T[0], None, T.double()),
+        {"at_ends": lambda m, bad: at_ends(torch.ones(2, 7, 4), bad)},
+    ),
+    ((0, 3, -1, 1.5, None), {"at_ends, axis": lambda m, bad: at_ends(torch.ones(2, 7, 4), T, bad)}),
+    (
+        (torch.tensor([-1]), torch.tensor([101]), torch.tensor([1.0]), [1], None),
+        {"token_vectors": token_vectors},
+    ),
+    (
+        (*POSITIONS, iter([0])),
+        {"stream_gradients": lambda m, bad: stream_gradients(m, T, [n(m)], [bad])},
+    ),
+    (
+        ([], iter([]), [None], None, "w1"),
+        {"stream_gradients, of": lambda m, bad: stream_gradients(m, T, bad, [0])},
+    ),
+    (
+        ([(2, 0)], [(0, 4)], [(-1, 0)], [(0.5, 0)], [0], [(0, 1, 2)], None),
+        {
+            "of_heads": lambda m, bad: heads.of_heads(torch.ones(2, 4), bad),
+            "listed": lambda m, bad: heads.listed(bad, torch.ones(2, 4), "{} {}"),
+        },
+    ),
+    ((V[:, :0], V * NAN, None, [[1.0]]), {"leading": lambda m, bad: heads.leading(bad, 1)}),
+    (
+        (slice(9, None), slice(0, 0)),
+        {"edited, no token": lambda m, bad: run_edited(m, 0, bad)},
+    ),
+    (
+        (lambda x: None, lambda x: x[..., :3]),
+        {"Run.edited, edit": lambda m, bad: Run.of(m, T).edited(m, 0, 1, bad)},
+    ),
+    (("attention", None, 1), {"norm_before": lambda m, bad: blocks.norm_before(m, 0, bad)}),
+    ((2, -1, 1.5), {"norm_after": lambda m, bad: blocks.norm_after(m, bad, "mlp")}),
+    (("norm", None), {"require": require}),
+    ((T[:1, 3:],), {"Prefix": lambda m, bad: Prefix.run(m, T[:, :3]).last_logits(m, bad)}),
+    (
+        (None, "name", [], [torch.ones(2, 4, 8)] * 3, [torch.ones(3, 4, 8).double()] * 2),
+        {"direct_effects": lambda m, bad: direct_effects(m, n(m), V[:2], bad, {})},
+    ),
+]
 CALLS = [(bad, name, call) for bad, calls in TABLE for name, call in calls.items()]
 
 
@@ -201,6 +306,32 @@ def model(tokenizer):
 def test_bad_arguments_are_refused_in_a_sentence(model, bad, name, call):
     for value in bad:
         refused(call, model, value)
+
+
+def doubled(x: Float[Tensor, "n d"], y: Float[Tensor, "#n d"], n: int | None = 2) -> Tensor:
+    return n * x + y
+
+
+def test_arguments_are_checked_by_their_annotations() -> None:
+    call, x = checks.checked(doubled), torch.ones(2, 3)
+    assert call(x, x[:1]).equal(doubled(x, x[:1])) and call(x, x, n=torch.tensor(3)) is not None
+    for bad in (x[:, :2], torch.ones(3, 3), x[0], x[:0], x.long(), x * NAN, None, [[1.0]]):
+        assert refused(call, x, bad).startswith("y ")
+    for bad in (1.5, True, "1", torch.ones(2)):
+        assert refused(call, x, x, bad).startswith("n ")
+    # What a gradient is taken through may be infinite: a fit says so itself.
+    assert call(x.requires_grad_(), x / 0).isinf().all()
+
+
+def test_annotations_of_all_that_is_checked_can_be_read() -> None:
+    found = []
+    for module in walk_packages(helpers.__path__, "helpers."):
+        for thing in vars(import_module(module.name)).values():
+            inside = vars(thing).values() if inspect.isclass(thing) else [thing]
+            for one in (getattr(each, "__func__", each) for each in inside):
+                if "checked" in getattr(getattr(one, "__code__", None), "co_qualname", ""):
+                    found.append(get_type_hints(one))
+    assert len(found) > 100 and all(found)
 
 
 def test_checks_pass_what_is_good_as_it_is():

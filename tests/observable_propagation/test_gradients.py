@@ -13,7 +13,7 @@ from helpers.observable_propagation.observables import Observable
 
 pytestmark = pytest.mark.unit
 TOKENS = torch.arange(1, 15).view(2, 7)
-PLACES = [1, 6]
+PLACES = [6, 1]  # in an order of their own
 
 
 @torch.no_grad()

@@ -67,5 +67,5 @@ def test_path_patching_equals_one_head_at_a_time_by_plain_hooks(tiny, n, values_
 
 def test_patching_a_prompt_into_itself_does_nothing_and_prompts_must_match(tiny, n) -> None:
     assert path_patching(tiny, CLEAN, CLEAN, n).abs().max() < 1e-12
-    with pytest.raises(ValueError, match="must match one to one"):
+    with pytest.raises(ValueError, match="corrupted has shape"):
         path_patching(tiny, CLEAN, CORRUPTED[:1], n)

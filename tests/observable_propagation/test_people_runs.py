@@ -30,7 +30,7 @@ def test_values_are_the_observable_s(tiny, n) -> None:
     with torch.no_grad():
         logits = last_logits(tiny, NamePrompts.of(tiny, TEMPLATE, SOME).tokens)
     assert torch.allclose(found.values[found.rows(SOME)], n.measure(logits), rtol=1e-5, atol=1e-6)
-    with pytest.raises(KeyError):
+    with pytest.raises(ValueError, match="not in the run"):
         found.rows([("w20", "F")])
 
 

@@ -38,6 +38,8 @@ def test_shares_count_each_point_of_a_method_once():
     table = pd.DataFrame({"E0": [0.0, 0.0, -1.0, -3.0], "F": [-2.0, -2.0, -1.0, -3.0]})
     table["method"] = ["A", "A", "B", "C"]
     assert shares(table, ["E0", "F"]).to_dict() == {"A": 0.5, "B": 0.5, "C": 0.0}
+    table["method"] = ["A", "D", "B", "C"]  # a tie of two methods is a point of each
+    assert shares(table, ["E0", "F"]).to_dict() == {m: (m != "C") / 3 for m in "ABCD"}
 
 
 def test_the_hypervolume_is_the_share_of_the_box_that_is_dominated():

@@ -5,8 +5,15 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
+from helpers.results.claims import Claim, claim, verdict
 from helpers.results.fronts import hypervolume, on_front, shares
-from helpers.results.intervals import rank_correlation, share_and_interval, student_interval
+from helpers.results.intervals import (
+    mean_and_interval,
+    rank_correlation,
+    share_and_interval,
+    student_interval,
+)
+from helpers.results.records import record
 from helpers.results.rules import (
     Condition,
     above,
@@ -32,6 +39,12 @@ TABLE = pd.DataFrame({"E0": [0.0, -1.0], "F": [-1.0, 0.0], "method": ["a", "b"]}
 BY_METHOD = pd.DataFrame({"a": [1.0, 2.0], "b": [2.0, 1.0]})
 ROWS = [{"task": "t", "seed": 0, "method": name, "budget": 0.1} for name in "ab"]
 UNITS = pd.DataFrame(ROWS).assign(E0=-1.0, E0_base=-2.0, kl=0.1)
+
+
+def recorded(**measured) -> Claim:
+    how = {"judged": judge([Condition(True, 0.9)]), "n": 4, "unit": "prompts", "ours": "1"}
+    return claim("AS-1", **(how | measured))
+
 
 # Bad values of an argument, and the calls that take it.
 REFUSED = [
@@ -84,6 +97,34 @@ REFUSED = [
             lambda bad: share_above(HITS, 0.5, if_right=0.9, of=bad),
             lambda bad: more_often(HITS, HITS, if_right=0.9, of=bad),
             lambda bad: beats(0.5, DRAWS, if_right=1, of=bad),
+        ],
+    ),
+    (
+        (-1, 1.5, True, None, [1]),
+        [
+            lambda bad: above([1.0, 2.0], 0, if_right=1, seed=bad),
+            lambda bad: beats(0.5, DRAWS, if_right=1, seed=bad),
+        ],
+    ),
+    (
+        (None, 3, ["a", "b", "c", "d"]),
+        [
+            mean_and_interval,
+            student_interval,
+            lambda bad: rank_correlation(bad, [1.0, 2.0, 3.0, 4.0]),
+        ],
+    ),
+    (NO_COUNT, [lambda bad: recorded(n=bad), lambda bad: recorded(seeds=bad)]),
+    ((None, 3, ["x"]), [lambda bad: recorded(ours=bad), lambda bad: recorded(unit=bad)]),
+    ((NAN, None, "yes", 2), [verdict, lambda bad: verdict(False, in_part=bad)]),
+    ((NAN, "1", INF), [lambda bad: verdict(False, power=bad)]),
+    (
+        (None, {"E0": [1.0]}, [1.0]),
+        [
+            lambda bad: on_front(bad, ["E0"]),
+            lambda bad: record(bad, "table.csv", {}),
+            lambda bad: at_budget(bad, "E0"),
+            hypervolumes,
         ],
     ),
     (([], [True], [None], [(1, 1.0)], [Condition("yes", 1.0)]), [judge, every]),

@@ -288,6 +288,15 @@ def test_a_mean_that_is_one_of_many_conditions_needs_more() -> None:
     assert above(values, 0.0, if_right=1.0, of=20).met is None
 
 
+def test_the_simulation_follows_its_seed() -> None:
+    values, control = default_rng(0).normal(1.0, 1.0, 12), default_rng(1).normal(0.0, 1.0, 40)
+    for rule in (
+        lambda seed: above(values, 0.0, if_right=0.6, seed=seed),
+        lambda seed: beats(3.0, control, if_right=1.8, seed=seed),
+    ):
+        assert rule(0) == rule(0) and len({rule(seed).power for seed in range(4)}) > 1
+
+
 def test_the_power_is_simulated_with_the_populations_spread_and_not_the_samples() -> None:
     """Against all 256 draws of four values, spread √(4/3) times as far as in the sample."""
     values, right = np.array([-1.0, 0.0, 0.5, 1.5]), 1.9

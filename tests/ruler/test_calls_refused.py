@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pandas as pd
 import pytest
 import torch
 
@@ -18,14 +19,22 @@ from helpers.activation_scaling.points import Points
 from helpers.models.load import resolve_device
 from helpers.models.run import last_logits
 from helpers.models.tokens import token_strings
-from helpers.ruler.axes import damaged, gained
+from helpers.ruler.axes import Bench, damaged, gained
+from helpers.ruler.edits import HeadGates, ToldVec, last_points
 from helpers.ruler.export import as_steering_vector, attach
-from helpers.ruler.table import table_of
+from helpers.ruler.instruction import InFront
+from helpers.ruler.learned import carried
+from helpers.ruler.methods import Seen, constant, told
+from helpers.ruler.table import compared, layers_of, table_of
+from helpers.ruler.vectors import RandomDirection
 from tests.ruler.small import small_task, three_layers
 from tests.sentences import refused
 
 pytestmark = pytest.mark.unit
 NAN = float("nan")
+UNITS = pd.DataFrame(
+    {"task": ["t"], "seed": 0, "method": "a", "budget": 0.1, "E0": 0.0, "F": 0.0, "kl": 0.0}
+)
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +44,14 @@ def given(tokenizer) -> dict:
     logits = last_logits(model, task.train.tokens)
     both = torch.stack([logits, logits])
     return {"model": model, "task": task, "points": points, "logits": logits, "both": both}
+
+
+def ones(n: int) -> torch.Tensor:
+    return torch.ones(n, 32, dtype=torch.float64)
+
+
+def seen(given: dict) -> Seen:
+    return Seen(given["model"], given["task"], epochs=1, n_texts=18)
 
 
 def maps(points: Points, value: float) -> dict:
@@ -67,6 +84,27 @@ CALLS: dict[str, Callable] = {
         SteerVec(Points.of(g["model"], 4, sites=["resid_post"]))
     ),
     "a task for a list": lambda g, p: table_of(g["model"], folder=None, tasks="IOI"),
+    "vectors at two sites": lambda g, p: ToldVec(Points.of(g["model"], 4, positions=[-1]), ones(4)),
+    "vectors in two layers": lambda g, p: ToldVec(last_points(g["model"], 4, None), ones(4)),
+    "a vector for two": lambda g, p: told(seen(g), 1, lambda some: ones(len(some) - 1)),
+    "vectors of another width": lambda g, p: told(seen(g), 1, lambda some: ones(len(some))[:, :5]),
+    "a layer that is not there": lambda g, p: constant(seen(g), 9, ones(1)[0]),
+    "a stream that is not there": lambda g, p: seen(g).stream(-1),
+    "tensors that are NaN": lambda g, p: attach(
+        g["model"].original_model, {"model.layers.0/add": torch.ones(32) * NAN}, 1.0
+    ),
+    "no next token": lambda g, p: damaged(g["both"], g["logits"], p.correct + 1000),
+    "padding as next token": lambda g, p: damaged(g["both"], g["logits"], p.correct * 0 - 1),
+    "instruction at β NaN": lambda g, p: InFront((p.correct, p.wrong), 1, 1).logits(
+        g["model"], p, None, [NAN]
+    ),
+    "one instruction": lambda g, p: InFront((p.correct,), 1, 1),
+    "gates of no heads": lambda g, p: HeadGates(last_points(g["model"], 4, None, "attn_out")),
+    "an edit everywhere": lambda g, p: carried(g["model"], ActivScalar(g["points"]), 1),
+    "no number of layers": lambda g, p: layers_of(RandomDirection(), NAN),
+    "a table without F": lambda g, p: compared(UNITS.drop(columns="F"), UNITS),
+    "n_texts NaN": lambda g, p: Seen(g["model"], g["task"], 1, NAN),
+    "β as text": lambda g, p: Bench(g["model"], p).both(None, ["1"]),
     "no seed": lambda g, p: table_of(g["model"], folder=None, seeds=[]),
 }
 

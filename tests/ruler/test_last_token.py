@@ -9,6 +9,8 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
+from helpers.activation_scaling.objective import evaluate
+from helpers.activation_scaling.together import evaluate_many
 from helpers.models.resume import Run
 from helpers.models.run import last_logits, read_activations
 from helpers.observable_propagation.edits import edited, projection
@@ -51,6 +53,15 @@ def gated(h, theta, beta):
     v, g, c = theta.split([h.shape[-1], h.shape[-1], 1])
     gate = torch.sigmoid(h @ g / h.norm(dim=-1) + c)
     return h + beta * gate[:, None] * v
+
+
+def test_neighbours_of_two_kinds_in_a_batch_keep_their_own_edits(tiny) -> None:
+    """The two have parameters of one shape at the same points."""
+    prompts = prompts_of(tiny)
+    cases = [(fresh(tiny, kind, prompts.n_pos), prompts) for kind in (LoReFT, GatedVec)]
+    for (made, _), found in zip(cases, evaluate_many(tiny, cases)):
+        alone = evaluate(tiny, made, prompts)
+        assert (found.E0, found.F) == pytest.approx((alone.E0, alone.F), rel=1e-4)
 
 
 @pytest.mark.parametrize(("kind", "formula"), [(LoReFT, loreft), (GatedVec, gated)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from helpers.activation_scaling.controls import shuffled
 from helpers.activation_scaling.interventions import ActivScalar, SteerVec
 from helpers.models.norms import Norm
 from helpers.models.resume import Run
@@ -22,7 +23,7 @@ from helpers.ruler.edits import (
     size_of,
     steered,
 )
-from helpers.ruler.learned import EVERYWHERE, RankOne, Vectors, places_of
+from helpers.ruler.learned import EVERYWHERE, RankOne, Scalars, ShuffledScalars, Vectors, places_of
 from helpers.ruler.methods import Seen, told
 from helpers.ruler.vectors import (
     HeadsVector,
@@ -188,3 +189,11 @@ def test_learned_edits_act_where_their_method_says(seen) -> None:
     assert one.points.layers == (1,) and one.points.sites == ("resid_post",)
     assert every.points.layers == (0, 1, 2) and every.points.sites == EVERYWHERE
     assert one.points.positions == every.points.positions == (seen.train.n_pos - 1,)
+
+
+def test_what_is_learned_and_its_control_follow_the_task_s_seed(seen) -> None:
+    other = Seen(seen.model, small_task(seen.model, seed=1), epochs=1, n_texts=6)
+    assert not torch.equal(RankOne().fitted(seen, 1).vec(), RankOne().fitted(other, 1).vec())
+    control = ShuffledScalars().make(other, 3).on(other.train)
+    expected = shuffled(Scalars().fitted(other, 3), seed=1)
+    assert torch.equal(control.vec(), expected.vec())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from helpers.models.tokens import encode
 from helpers.prompts.words import capitals
@@ -63,6 +64,8 @@ def test_neutral_texts_are_apart_and_followed_by_their_own_token(smollm2) -> Non
     assert len(rows) == 12 and not rows & {tuple(row) for row in report.tokens.tolist()}
     assert (after == task.texts[:12, 20]).all()
     assert choose.correct_texts[9] == task.test.correct_texts[1], "answers in turn"
+    other = ruled(smollm2, "pronoun", **SIZES, seed=1)
+    assert not torch.equal(other.texts, task.texts), "an order of its own for each seed"
 
 
 def test_what_cannot_be_drawn_is_refused(smollm2) -> None:
