@@ -157,7 +157,7 @@ def check_one_length(tokens: Int[Tensor, "batch pos"]) -> None:
 
 
 @checked
-def ends(tokens: Int[Tensor, "batch pos"]) -> Int[Tensor, " batch"]:
+def ends(tokens: Int[Tensor, "*batch pos"]) -> Int[Tensor, "*batch"]:
     """Index of each prompt's last token.
 
     Example:
