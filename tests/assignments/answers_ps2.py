@@ -87,6 +87,7 @@ WRONG = {
             "    return theta.clamp(-bound, bound)",
         ),
         "upper bound only": ("clamp_(-bound, bound)", "clamp_(max=bound)"),
+        "no bound above 1": ("clamp_(-bound, bound)", "clamp_(-min(bound, 1), min(bound, 1))"),
         "steps bounded": (
             f"rate * gradient\n{CLAMP}",
             "(rate * gradient).clamp(-bound, bound)\n",
@@ -124,6 +125,7 @@ WRONG = {
         "worst first": (RANKED, "    return rank + 1 - ranks\n"),
         "two measures only": ("as_good =", "points = points[:, :2]\n    as_good ="),
         "booleans": (RANKED, "    return ranks == 1\n"),
+        "of the first rows only": (RANKED, "    ranks[25:] = 1\n    return ranks\n"),
         "typed in": (RANKED, "    return torch.tensor([1, 1, 3, 1, 2, 1])\n"),
     },
     "part8": {
