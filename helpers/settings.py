@@ -116,8 +116,10 @@ def hub_name(model: str) -> str:
     """The model hub's name for a name of the book, or for one that TransformerLens knows.
 
     Raises:
-        ValueError: neither the book nor TransformerLens knows the name.
+        TypeError, ValueError: no text, or a name that neither the book nor TransformerLens knows.
     """
+    if not isinstance(model, str):
+        raise TypeError(f"the name of a model must be a text, not {model!r}.")
     if model in MODEL_NAMES:
         return MODEL_NAMES[model]
     # Imported here: it takes seconds, and the book's own names do not need it.

@@ -49,10 +49,11 @@ def real(name: str, value: Any, low: float = -INFINITE, high: float = INFINITE) 
         raise TypeError(f"{name} = {value!r} must be a number.")
     if isinstance(value, Tensor) and value.numel() != 1:
         raise TypeError(f"{name} = {value} must be one number.")
-    if not isfinite(value) or not low <= value <= high:
+    number = float(value.detach() if isinstance(value, Tensor) else value)
+    if not isfinite(number) or not low <= number <= high:
         limits = "finite" if (low, high) == (-INFINITE, INFINITE) else f"from {low} to {high}"
         raise ValueError(f"{name} = {value} must be {limits}.")
-    return float(value)
+    return number
 
 
 def rows(given: Any, n: int, name: str = "row") -> Tensor:

@@ -55,7 +55,15 @@ class Bench:
 
     @torch.no_grad()
     def both(self, edit: Edit, betas: Sequence[float]) -> Float[Tensor, "beta 2 prompt d_vocab"]:
-        """Logits at every β and at −β."""
+        """Logits at every β and at −β.
+
+        Raises:
+            TypeError, ValueError: an edit that no method made, or strengths that are no numbers.
+        """
+        if not hasattr(edit, "logits"):
+            raise TypeError(f"edit = {edit!r} must be an Edit, such as a method makes.")
+        if isinstance(betas, str) or not hasattr(betas, "__len__"):
+            raise TypeError(f"betas = {betas!r} must be a list of numbers.")
         signed = [sign * real("beta", beta) for beta in betas for sign in (1, -1)]
         logits = edit.logits(self.model, self.prompts, self.run, signed)
         return logits.unflatten(0, (len(betas), 2))

@@ -16,9 +16,10 @@ from helpers.activation_scaling.controls import shuffled
 from helpers.activation_scaling.interventions import ActivScalar, SteerVec
 from helpers.activation_scaling.objective import effectiveness, logit_diff
 from helpers.activation_scaling.points import Points
-from helpers.models.load import resolve_device
+from helpers.models.load import load_model, resolve_device
 from helpers.models.run import last_logits
 from helpers.models.tokens import token_strings
+from helpers.prompts.prompts import Prompts
 from helpers.ruler.axes import Bench, damaged, gained
 from helpers.ruler.edits import HeadGates, ToldVec, last_points
 from helpers.ruler.export import as_steering_vector, attach
@@ -52,6 +53,10 @@ def ones(n: int) -> torch.Tensor:
 
 def seen(given: dict) -> Seen:
     return Seen(given["model"], given["task"], epochs=1, n_texts=18)
+
+
+def in_front(prompts: Prompts) -> InFront:
+    return InFront((prompts.correct, prompts.wrong), 1, 1)
 
 
 def maps(points: Points, value: float) -> dict:
@@ -95,16 +100,17 @@ CALLS: dict[str, Callable] = {
     ),
     "no next token": lambda g, p: damaged(g["both"], g["logits"], p.correct + 1000),
     "padding as next token": lambda g, p: damaged(g["both"], g["logits"], p.correct * 0 - 1),
-    "instruction at β NaN": lambda g, p: InFront((p.correct, p.wrong), 1, 1).logits(
-        g["model"], p, None, [NAN]
-    ),
+    "instruction at β NaN": lambda g, p: in_front(p).logits(g["model"], p, None, [NAN]),
     "one instruction": lambda g, p: InFront((p.correct,), 1, 1),
     "gates of no heads": lambda g, p: HeadGates(last_points(g["model"], 4, None, "attn_out")),
     "an edit everywhere": lambda g, p: carried(g["model"], ActivScalar(g["points"]), 1),
     "no number of layers": lambda g, p: layers_of(RandomDirection(), NAN),
     "a table without F": lambda g, p: compared(UNITS.drop(columns="F"), UNITS),
     "n_texts NaN": lambda g, p: Seen(g["model"], g["task"], 1, NAN),
-    "β as text": lambda g, p: Bench(g["model"], p).both(None, ["1"]),
+    "β as text": lambda g, p: Bench(g["model"], p).both(in_front(p), ["1"]),
+    "no list of β": lambda g, p: Bench(g["model"], p).both(in_front(p), None),
+    "no edit": lambda g, p: Bench(g["model"], p).both(None, [1.0]),
+    "no name of a model": lambda g, p: load_model(None),
     "no seed": lambda g, p: table_of(g["model"], folder=None, seeds=[]),
 }
 
