@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import time
+from functools import cache as once
 from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
@@ -22,11 +23,13 @@ import nbmake.pytest_items
 import pytest
 from filelock import FileLock
 from jupyter_cache import get_cache
+from nbclient import NotebookClient
 from nbmake.nb_result import NotebookResult
 from nbmake.nb_run import NotebookRun
 
 from book._ext import cache
 from book._ext.execute import environment
+from book._ext.kernels import Kernels
 from book._ext.timings import last_times, longest_first
 from tests.solutions import with_solutions, without_solutions
 
@@ -40,6 +43,23 @@ def read_with_solutions(path: str, version: int) -> nbformat.NotebookNode:
     return with_solutions(nbformat.read(path, version))
 
 
+@once
+def kernels() -> Kernels:
+    """What starts the kernels of this worker."""
+    return Kernels(environment(2), fork=cache.device_name() == "cpu")
+
+
+class ForkedClient(NotebookClient):
+    """nbclient with a kernel that is a fork, ended when the notebook is done."""
+
+    def __init__(self, nb: nbformat.NotebookNode, **options) -> None:
+        options |= {"km": kernels().manager(), "shutdown_kernel": "immediate"}
+        super().__init__(nb, **options)
+
+    def execute(self, **how) -> nbformat.NotebookNode:
+        return super().execute(cleanup_kc=True, **how)
+
+
 class KeptRun(NotebookRun):
     """nbmake's run of a notebook, stored where the build of the site looks for it."""
 
@@ -50,8 +70,8 @@ class KeptRun(NotebookRun):
             key = cache.key_of(path)
             reader = SimpleNamespace(read=read_with_solutions)
             with (
-                mock.patch.dict(os.environ, environment(2)),
                 mock.patch.object(nbmake.nb_run, "nbformat", reader),
+                mock.patch.object(nbmake.nb_run, "NotebookClient", ForkedClient),
             ):
                 result = super().execute()
             if path in cache.notebooks() and result.error is None:
@@ -67,6 +87,12 @@ class KeptRun(NotebookRun):
 
 
 nbmake.pytest_items.NotebookRun = KeptRun
+
+
+def pytest_sessionfinish() -> None:
+    """End the process that the kernels are forks of."""
+    if kernels.cache_info().currsize:
+        kernels().end()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -28,7 +28,7 @@ from helpers.settings import SETTINGS
 
 MEMORY = 4e9  # bytes that a chapter may need
 SPHINX = (
-    "from book._ext.execute import die_with_parent; die_with_parent(); "
+    "from book._ext.kernels import die_with_parent; die_with_parent(); "
     "from jupyter_book.cli.main import main; main()"
 )
 
@@ -83,7 +83,7 @@ def execute_stale(
         if outcome.notebook is not None:
             keep(results, outcome.path, outcome.notebook, outcome.seconds, keys[outcome.path])
 
-    outcomes = execute_all(ordered, jobs, done, times)
+    outcomes = execute_all(ordered, jobs, done, times, device_name() == "cpu")
     failed = [outcome for outcome in outcomes if outcome.error]
     for outcome in failed:
         print(f"\n{outcome.path.stem} FAILED in {outcome.error}", file=sys.stderr)

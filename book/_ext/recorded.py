@@ -123,7 +123,8 @@ def run(names: Sequence[str]) -> int:
         else:
             write(path, [outcome], codes)
 
-    return int(any(outcome.error for outcome in execute_all(paths, 1, done)))
+    outcomes = execute_all(paths, 1, done, fork=device_name() == "cpu")
+    return int(any(outcome.error for outcome in outcomes))
 
 
 def with_claims() -> list[str]:

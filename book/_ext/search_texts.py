@@ -7,29 +7,63 @@ texts in their sections, and ``js/search.js``, on the page with the results alon
 from __future__ import annotations
 
 import json
+from html import escape
+from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-from bs4 import BeautifulSoup
 from sphinx.application import Sphinx
 
-LEFT_OUT = ".headerlink, script, style, svg, img, .katex-html, annotation, select"
+LEFT_OUT = {"headerlink", "katex-html"}  # classes
+NO_TEXT = {"script", "style", "svg", "annotation", "select"}
 BLOCKS = {"div", "p", "pre", "li", "dt", "dd", "td", "th", "h1", "h2", "h3", "figcaption"}
+
+
+class Text(HTMLParser):
+    """Collects an article's text, with its sections: a tree of the page would take minutes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.parts: list[str] = []
+        self.in_main = self.in_article = False
+        self.skipped, self.depth = "", 0  # an element that is left out, and those like it inside
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Begin the article, a section or something that is left out."""
+        values = dict(attrs)
+        if self.skipped:
+            self.depth += tag == self.skipped
+        elif not self.in_article:
+            self.in_main |= values.get("role") == "main"
+            self.in_article = self.in_main and tag == "article"
+        elif tag in NO_TEXT or LEFT_OUT & set((values.get("class") or "").split()):
+            self.skipped, self.depth = tag, 1
+        elif tag == "section":
+            self.parts.append(f'<section id="{escape(values.get("id") or "")}">')
+
+    def handle_endtag(self, tag: str) -> None:
+        """End what was begun; words of two blocks are kept apart."""
+        if self.skipped:
+            self.depth -= tag == self.skipped
+            self.skipped = self.skipped if self.depth else ""
+        elif tag == "article":
+            self.in_main = self.in_article = False
+        elif self.in_article and tag == "section":
+            self.parts.append("</section>")
+        elif self.in_article and tag in BLOCKS:
+            self.parts.append(" ")
+
+    def handle_data(self, data: str) -> None:
+        """Keep text of the article."""
+        if self.in_article and not self.skipped:
+            self.parts.append(escape(data, quote=False))
 
 
 def text_of(html: str) -> str:
     """A page's text, with nothing of its markup but the sections and their ids."""
-    main = BeautifulSoup(html, "html.parser").select_one("[role=main] article")
-    for element in main.select(LEFT_OUT):
-        element.decompose()
-    for element in main.find_all(True):
-        if element.name == "section":
-            element.attrs = {"id": element.get("id", "")}
-        else:
-            if element.name in BLOCKS:
-                element.insert_after(" ")
-            element.unwrap()
-    return " ".join(main.decode_contents().split())
+    found = Text()
+    found.feed(html)
+    return " ".join("".join(found.parts).split())
 
 
 def write(app: Sphinx, exception: Exception | None) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -90,8 +89,3 @@ def test_the_time_left_comes_from_earlier_times_or_is_not_told(monkeypatch, caps
     assert unknown.time_left() is None
     unknown.update("new", "done", 1.0)
     assert unknown.time_left() == 60
-
-
-def test_a_line_that_only_looks_like_a_message_is_none() -> None:
-    assert execute._message('{"other": 1}') is None and execute._message("12") is None
-    assert execute._message(json.dumps({"cell": 1, "of": 2})) == {"cell": 1, "of": 2}

@@ -1,0 +1,173 @@
+"""Start notebook kernels quickly: forks of one process that has the libraries loaded (Linux, CPU).
+
+To import PyTorch and TransformerLens takes a kernel seconds, as long as many a chapter's work in
+the profile smoke. ``python -m book._ext.kernels`` imports them once and forks a kernel for every
+line of JSON that it reads. Elsewhere, kernels start as Jupyter starts them: on macOS a fork of such
+a process is not safe, and a process that has looked for a GPU cannot be forked.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from threading import Lock
+from typing import Any, NoReturn
+from uuid import uuid4
+
+import psutil
+from jupyter_client import AsyncKernelManager
+from jupyter_client.kernelspec import KernelSpecManager
+from jupyter_client.provisioning import LocalProvisioner
+
+ROOT = Path(__file__).resolve().parents[2]
+# What chapters import, but for the book's own modules, which read BOOK_ variables.
+LIBRARIES = "ipykernel.kernelapp torch transformers transformer_lens.model_bridge seaborn".split()
+LIBRARIES += ["scipy.optimize", "scipy.stats"]
+# From <linux/prctl.h>: have the kernel send a signal when the parent dies, however it dies.
+PR_SET_PDEATHSIG = 1
+PARENT = "STEERING_BOOK_PARENT"  # the id of the process that starts others; 1 in some containers
+
+
+def die_with_parent() -> None:
+    """Have this process killed when its parent dies, so that none is left running alone (Linux).
+
+    A kernel that Jupyter starts watches its own parent and ends a second later.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != int(os.environ[PARENT]):  # it died before the line above
+            sys.exit("the process that started this one is gone")
+
+
+class Kernel(psutil.Process):
+    """A forked kernel, with what Jupyter asks of a ``Popen``: it is no child of this process."""
+
+    stdin = stdout = stderr = None
+
+    def poll(self) -> int | None:
+        """None while it runs."""
+        return None if self.is_running() and self.status() != psutil.STATUS_ZOMBIE else 0
+
+
+class Kernels:
+    """Starts kernels, and can end all of them.
+
+    Args:
+        env: environment variables of all kernels, those that libraries read when imported too.
+        fork: whether the device allows for forks.
+    """
+
+    def __init__(self, env: dict[str, str], fork: bool = True) -> None:
+        self.env = env | {PARENT: str(os.getpid())}
+        self.fork = fork and sys.platform == "linux"
+        self.server: subprocess.Popen | None = None
+        self.folder = TemporaryDirectory(prefix="kernels-")
+        self.lock = Lock()
+        self.running: list[Any] = []
+
+    def manager(self, **options: Any) -> AsyncKernelManager:
+        """A kernel manager for nbclient, whatever kernel a notebook names."""
+        options |= {
+            # The interpreter that runs this, whatever kernels are installed for the user.
+            "kernel_spec_manager": KernelSpecManager(kernel_dirs=[]),
+            "kernel_name": "python3",
+            "connection_file": str(Path(self.folder.name, f"{uuid4().hex[:8]}.json")),
+        }
+        if sys.platform != "win32":  # no two kernels can be given the same port
+            options["transport"] = "ipc"
+        manager = AsyncKernelManager(**options)
+        manager.provisioner = Provisioner(parent=manager, kernel_spec=manager.kernel_spec)
+        manager.provisioner.kernels = self
+        return manager
+
+    def start(self, command: list[str], cwd: str) -> Kernel:
+        """Fork a kernel.
+
+        Args:
+            command: of the kernel's specification.
+            cwd: its working directory.
+        """
+        with self.lock:
+            if self.server is None or self.server.poll() is not None:
+                self.server = subprocess.Popen(
+                    [sys.executable, "-m", "book._ext.kernels"],
+                    cwd=ROOT,
+                    env=self.env,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                )
+            print(json.dumps([command, cwd]), file=self.server.stdin, flush=True)
+            return Kernel(int(self.server.stdout.readline()))
+
+    def end(self) -> None:
+        """Kill all kernels and the server."""
+        for process in [*self.running, *([self.server] if self.server else [])]:
+            try:
+                process.kill()
+            except (OSError, psutil.NoSuchProcess):
+                continue
+        if self.server:
+            self.server.wait()
+        self.folder.cleanup()
+
+
+class Provisioner(LocalProvisioner):
+    """Has :class:`Kernels` fork the kernel."""
+
+    kernels: Kernels
+
+    async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> Any:
+        """Launch a kernel with a command."""
+        if self.kernels.fork:
+            self.process = self.kernels.start(cmd, str(kwargs.get("cwd") or Path.cwd()))
+            self.pid = self.pgid = self.process.pid
+        else:
+            await super().launch_kernel(cmd, **kwargs | {"env": self.kernels.env})
+        self.kernels.running.append(self.process)
+        return self.connection_info
+
+
+def serve() -> None:
+    """Import the libraries, then fork a kernel for each line of the standard input."""
+    die_with_parent()
+    os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")
+    for name in LIBRARIES:
+        import_module(name)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for kernels that have ended
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started this
+    server = os.getpid()
+    for line in sys.stdin:
+        pid = os.fork()
+        if not pid:
+            run_kernel(*json.loads(line), server)
+        print(pid, flush=True)
+
+
+def run_kernel(command: list[str], cwd: str, server: int) -> NoReturn:
+    """Be a kernel."""
+    os.environ[PARENT] = str(server)
+    die_with_parent()
+    os.setsid()  # signals to the kernel reach what it starts, as in Jupyter
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(2, 1)
+    os.chdir(cwd)
+    del sys.path[0]  # this project's folder, where the server was started
+    from ipykernel import kernelapp
+
+    sys.argv = command[2:]  # after: python -m
+    kernelapp.launch_new_instance([*command[3:], f"--IPKernelApp.parent_handle={server}"])
+    sys.exit()
+
+
+if __name__ == "__main__":
+    serve()
