@@ -95,6 +95,7 @@ def pytest_sessionfinish() -> None:
         kernels().end()
 
 
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Notebooks first, the longest at the head; tests of one page of the site to one worker."""
     notebooks = {Path(item.filename): item for item in items if hasattr(item, "nbmake")}

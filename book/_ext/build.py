@@ -21,7 +21,8 @@ from jupyter_cache import get_cache
 from jupyter_cache.base import JupyterCacheAbstract
 
 from book._ext.cache import device_name, executions, keep, notebooks, record_of, stale
-from book._ext.execute import ROOT, Outcome, environment, execute_all
+from book._ext.execute import Outcome, environment, execute_all
+from book._ext.kernels import ROOT
 from book._ext.timings import last_times, longest_first, write_timings
 from helpers.runs.code import files_digest
 from helpers.settings import SETTINGS

@@ -19,7 +19,7 @@ from jupyter_cache.base import CacheBundleIn, JupyterCacheAbstract
 from jupyter_cache.cache.db import NbCacheRecord
 from sphinx_external_toc.parsing import parse_toc_yaml
 
-from book._ext.execute import ROOT
+from book._ext.kernels import ROOT
 from book._ext.timings import seconds_of
 from helpers.models.packed import PACKED
 from helpers.runs.code import files_digest, files_of

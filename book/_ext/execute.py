@@ -17,7 +17,7 @@ import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 
-from book._ext.kernels import PARENT, ROOT, Kernels
+from book._ext.kernels import PARENT, Kernels
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,8 @@ import nbformat
 import pandas as pd
 
 from book._ext.cache import device_name, notebooks, sources_of
-from book._ext.execute import ROOT, Outcome, execute_all
+from book._ext.execute import Outcome, execute_all
+from book._ext.kernels import ROOT
 from book._ext.scorecard import COLUMNS, OTHER_RUNS, Row, as_csv, claims_in
 from helpers.results.claims import INVENTORY, Claim
 from helpers.results.records import machine, read_record, record

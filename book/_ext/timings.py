@@ -9,7 +9,7 @@ from pathlib import Path
 
 from nbformat import NotebookNode
 
-from book._ext.execute import ROOT
+from book._ext.kernels import ROOT
 
 RECORDED = ROOT / "book" / "results" / "bench-smollm2.csv"  # times of chapters, for a first build
 

@@ -15,6 +15,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
 from book._ext import execute
+from book._ext.kernels import ROOT
 from book._ext.timings import seconds_of, write_timings
 
 
@@ -55,8 +56,8 @@ def test_when_the_head_is_ended_no_kernel_is_left(tmp_path: Path, how: signal.Si
     code += "execute_all([Path(path) for path in sys.argv[1:]], 2, print)"
     head = subprocess.Popen(
         [sys.executable, "-c", code, *map(str, paths)],
-        cwd=execute.ROOT,
-        env=os.environ | {"PYTHONPATH": str(execute.ROOT)},
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import cache, partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -38,21 +39,28 @@ def address(site: Path, server: str) -> Callable[[str, str], str]:
 
 @pytest.fixture(scope="session")
 def visit(browser: Browser, site: Path, server: str, address) -> Callable[[str, int, str], Visit]:
-    """Opens a page at a width by a scheme, once in a session, and says what was seen."""
+    """What was seen of a page at a width, opened by a scheme.
 
-    # One window a width: what a page has loaded, the next does not parse again.
-    window = cache(lambda width: browser.new_context(viewport={"width": width, "height": 800}))
+    Each scheme opens it at a width of its own, once in a session, and then makes it narrower or
+    wider: a reader turns a phone, too.
+    """
+    # One window: what a page has loaded, the next does not parse again.
+    window = cache(browser.new_context)
 
     @cache
-    def open_page(name: str, width: int, scheme: str) -> Visit:
-        page, seen = watch(window(width), (site.as_uri(), server))
+    def open_page(name: str, scheme: str) -> dict[int, Visit]:
+        widths = WIDTHS if scheme == "file" else WIDTHS[::-1]
+        page, seen = watch(window(), (site.as_uri(), server))
+        page.set_viewport_size({"width": widths[0], "height": 800})
         page.goto(address(name, scheme), wait_until="load")
-        seen.facts = page.evaluate(FACTS)
+        facts = {widths[0]: page.evaluate(FACTS)}
+        page.set_viewport_size({"width": widths[1], "height": 800})
+        facts[widths[1]] = page.evaluate(FACTS)
         page.wait_for_timeout(200)  # milliseconds, to catch a script that asks for something late
         page.close()
-        return seen
+        return {width: replace(seen, facts=facts[width]) for width in widths}
 
-    return open_page
+    return lambda name, width, scheme: open_page(name, scheme)[width]
 
 
 @pytest.fixture
