@@ -138,7 +138,8 @@ def test_the_whole_site_is_light(site: Path) -> None:
 @cache
 def ids_of(path: Path) -> set[str]:
     """The places on a page that a link can lead to."""
-    return {unescape(found) for found in re.findall(r'\sid="([^"]+)"', path.read_text("utf-8"))}
+    found = re.findall(r"\sid=[\"']?([^\"'\s>]+)", path.read_text(encoding="utf-8"))
+    return set(map(unescape, found))
 
 
 def test_links_lead_somewhere(visit, site: Path, page: str) -> None:
