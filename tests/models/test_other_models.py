@@ -7,6 +7,8 @@ nothing; that every cell runs, with its checks, does.
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import matplotlib
@@ -66,10 +68,10 @@ ARCHITECTURES = {
 }
 
 
-@pytest.fixture(params=ARCHITECTURES)
-def stand_in(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> TransformerBridge:
-    """A tiny random model in place of the one that ``BOOK_MODEL`` names, in the profile smoke."""
-    kind, config, sizes = ARCHITECTURES[request.param]
+@cache
+def tiny_random(name: str) -> TransformerBridge:
+    """A model of the architecture that a name of ``BOOK_MODEL`` has; chapters leave it as it is."""
+    kind, config, sizes = ARCHITECTURES[name]
     tokenizer = AutoTokenizer.from_pretrained(
         packed_model("smollm2"), add_bos_token=True, local_files_only=True
     )
@@ -82,12 +84,20 @@ def stand_in(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
         for parameter in hf.parameters():  # fresh models have zero biases and unit norm weights
             parameter.add_(0.1 * torch.randn(parameter.shape))
     boot = {"hf_model": hf, "tokenizer": tokenizer, "device": "cpu", "dtype": torch.float32}
-    official = helpers.settings.hub_name(request.param)
-    model = freeze(TransformerBridge.boot_transformers(official, **boot))
+    return freeze(TransformerBridge.boot_transformers(helpers.settings.hub_name(name), **boot))
+
+
+@pytest.fixture(params=ARCHITECTURES)
+def stand_in(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[TransformerBridge]:
+    """A tiny random model in place of the one that ``BOOK_MODEL`` names, in the profile smoke."""
+    model = tiny_random(request.param)
     settings = Settings(model=request.param, profile="smoke")
     monkeypatch.setattr(helpers.settings, "SETTINGS", settings)
     monkeypatch.setattr(helpers.models.load, "load_model", lambda: model)
-    return model
+    yield model
+    assert not any(hook.fwd_hooks or hook.bwd_hooks for hook in model.hook_dict.values())
 
 
 def run(chapter: Path) -> None:
