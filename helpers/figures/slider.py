@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import itertools
 import json
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from html import escape
+from io import BytesIO
 from pathlib import Path
 
 import matplotlib.pyplot as plt
-from IPython.core.pylabtools import print_figure
 from IPython.display import HTML
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 FIGURE = """<figure class="slider" id="{key}-figure">
@@ -118,10 +120,11 @@ def _figure(
     for figure, alt in zip(frames.values(), alts, strict=True):
         if not alt.strip():
             raise ValueError(f"{key}: every picture needs a text that says what it shows.")
-        # WebP weighs a third of PNG. Not cropped (None), so that all pictures are of one size and
+        # WebP weighs a third of PNG. Not cropped, so that all pictures are of one size and
         # the page does not move with the control.
-        data = print_figure(figure, "webp", bbox_inches=None, base64=True)
-        pictures.append(f'<img src="data:image/webp;base64,{data}" alt="{escape(alt)}">')
+        FigureCanvasAgg(figure).print_webp(data := BytesIO())  # savefig would draw it twice
+        coded = b64encode(data.getvalue()).decode("ascii")
+        pictures.append(f'<img src="data:image/webp;base64,{coded}" alt="{escape(alt)}">')
         plt.close(figure)  # otherwise the inline backend shows it once more
     html = FIGURE.format(
         key=key,
