@@ -1,4 +1,4 @@
-"""Notebooks run in processes of their own: failures are told, and nothing outlives its parent."""
+"""Notebooks run in kernels of their own: failures are told, and nothing outlives its parent."""
 
 from __future__ import annotations
 
@@ -44,6 +44,32 @@ def test_one_that_fails_stops_no_other_and_is_told_with_its_cell(tmp_path, capsy
     write_timings({"good": [seconds_of(done.notebook.cells[0])], "other": [None]}, table)
     head, row = table.read_text().splitlines()
     assert head == "chapter,cell,seconds" and row.startswith("good,1,")
+
+
+@pytest.mark.parametrize("fork", [True, False])
+def test_a_forked_kernel_is_like_jupyter_s_own(tmp_path: Path, monkeypatch, fork: bool) -> None:
+    monkeypatch.setenv("BOOK_SEED", "41")
+    fresh = "import sys; print([name for name in sys.modules if name.startswith('helpers')])"
+    said = "import os; print(os.getcwd(), sys.argv[1], sys.path[0] == str(os.getcwd()))"
+    draw = "import matplotlib.pyplot as plt\nplt.plot([1, 2]);"
+    other = "import subprocess; print(subprocess.run(['false']).returncode)"
+    seed = "from helpers.settings import SETTINGS; print(SETTINGS.seed)"
+    path = written(tmp_path, "like", fresh, said, draw, other, seed)
+    (outcome,) = execute.execute_all([path], 1, print, fork=fork)
+    assert not outcome.error
+    outputs = [cell.outputs[-1] for cell in outcome.notebook.cells]
+    assert outputs[0].text == "[]\n", "they would have read other BOOK_ variables"
+    assert outputs[1].text == f"{tmp_path} -f False\n"
+    assert "image/png" in outputs[2].data
+    assert (outputs[3].text, outputs[4].text) == ("1\n", "41\n")
+
+
+def test_a_kernel_that_dies_is_told_and_the_next_one_starts(tmp_path: Path) -> None:
+    dies = written(tmp_path, "dies", "1", "import os; os._exit(3)")
+    after = written(tmp_path, "after", "1")
+    first, second = execute.execute_all([dies, after], 1, print)
+    assert first.notebook is None and "cell 2 of 2" in first.error and "died" in first.error
+    assert not second.error
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no signal for it")
