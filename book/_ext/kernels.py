@@ -93,6 +93,9 @@ class Kernels:
         Args:
             command: of the kernel's specification.
             cwd: its working directory.
+
+        Raises:
+            RuntimeError: the server could not import the libraries.
         """
         with self.lock:
             if self.server is None or self.server.poll() is not None:
@@ -104,8 +107,12 @@ class Kernels:
                     stdout=subprocess.PIPE,
                     text=True,
                 )
-            print(json.dumps([command, cwd]), file=self.server.stdin, flush=True)
-            return Kernel(int(self.server.stdout.readline()))
+            try:
+                print(json.dumps([command, cwd]), file=self.server.stdin, flush=True)
+                return Kernel(int(self.server.stdout.readline()))
+            except (OSError, ValueError) as error:
+                self.server.wait()
+                raise RuntimeError("no kernel could be started; see the messages above") from error
 
     def end(self) -> None:
         """Kill all kernels and the server."""
@@ -164,8 +171,9 @@ def run_kernel(command: list[str], cwd: str, server: int) -> NoReturn:
     del sys.path[0]  # this project's folder, where the server was started
     from ipykernel import kernelapp
 
-    sys.argv = command[2:]  # after: python -m
-    kernelapp.launch_new_instance([*command[3:], f"--IPKernelApp.parent_handle={server}"])
+    arguments = command[command.index("-f") :]
+    sys.argv = ["ipykernel_launcher", *arguments]
+    kernelapp.launch_new_instance([*arguments, f"--IPKernelApp.parent_handle={server}"])
     sys.exit()
 
 
