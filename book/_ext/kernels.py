@@ -53,7 +53,10 @@ class Kernel(psutil.Process):
 
     def poll(self) -> int | None:
         """None while it runs."""
-        return None if self.is_running() and self.status() != psutil.STATUS_ZOMBIE else 0
+        try:
+            return None if self.is_running() and self.status() != psutil.STATUS_ZOMBIE else 0
+        except psutil.NoSuchProcess:  # it has ended between the two
+            return 0
 
 
 class Kernels:

@@ -78,7 +78,9 @@ def test_when_the_head_is_ended_no_kernel_is_left(tmp_path: Path, how: signal.Si
     """Each notebook says its kernel's process, then runs on for a minute."""
     cell = "import os, time; open(f'pid-{os.getpid()}', 'w').close(); time.sleep(60)"
     paths = [written(tmp_path, name, cell) for name in ("one", "two")]
-    code = "import sys; from pathlib import Path; from book._ext.execute import execute_all; "
+    # A shell without job control has what it starts in the background ignore Ctrl-C.
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    code += "import sys; from pathlib import Path; from book._ext.execute import execute_all; "
     code += "execute_all([Path(path) for path in sys.argv[1:]], 2, print)"
     head = subprocess.Popen(
         [sys.executable, "-c", code, *map(str, paths)],
