@@ -74,6 +74,7 @@ class Kernels:
         self.folder = TemporaryDirectory(prefix="kernels-")
         self.lock = Lock()
         self.running: list[Any] = []
+        self.ended = False
 
     def manager(self, **options: Any) -> AsyncKernelManager:
         """A kernel manager for nbclient, whatever kernel a notebook names."""
@@ -98,9 +99,11 @@ class Kernels:
             cwd: its working directory.
 
         Raises:
-            RuntimeError: the server could not import the libraries.
+            RuntimeError: the server could not import the libraries, or all was ended.
         """
         with self.lock:
+            if self.ended:  # while this waited for the lock
+                raise RuntimeError("kernels were ended")
             if self.server is None or self.server.poll() is not None:
                 self.server = subprocess.Popen(
                     [sys.executable, "-m", "book._ext.kernels"],
@@ -118,7 +121,8 @@ class Kernels:
                 raise RuntimeError("no kernel could be started; see the messages above") from error
 
     def end(self) -> None:
-        """Kill all kernels and the server."""
+        """Kill all kernels and the server; no other can be started."""
+        self.ended = True
         for process in [*self.running, *([self.server] if self.server else [])]:
             try:
                 process.kill()
