@@ -30,6 +30,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # What chapters import, but for the book's own modules, which read BOOK_ variables.
 LIBRARIES = "ipykernel.kernelapp torch transformers transformer_lens.model_bridge seaborn".split()
 LIBRARIES += ["scipy.optimize", "scipy.stats"]
+LONGEST = 80  # characters of a folder of sockets: their whole path may have 103 on macOS
 # From <linux/prctl.h>: have the kernel send a signal when the parent dies, however it dies.
 PR_SET_PDEATHSIG = 1
 PARENT = "STEERING_BOOK_PARENT"  # the id of the process that starts others; 1 in some containers
@@ -84,7 +85,8 @@ class Kernels:
             "kernel_name": "python3",
             "connection_file": str(Path(self.folder.name, f"{uuid4().hex[:8]}.json")),
         }
-        if sys.platform != "win32":  # no two kernels can be given the same port
+        # Sockets that are files: two kernels that start at once could be given the same port.
+        if sys.platform != "win32" and len(self.folder.name) < LONGEST:
             options["transport"] = "ipc"
         manager = AsyncKernelManager(**options)
         manager.provisioner = Provisioner(parent=manager, kernel_spec=manager.kernel_spec)
