@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from functools import cache as once
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
@@ -23,13 +24,12 @@ import nbmake.pytest_items
 import pytest
 from filelock import FileLock
 from jupyter_cache import get_cache
-from nbclient import NotebookClient
 from nbmake.nb_result import NotebookResult
 from nbmake.nb_run import NotebookRun
 
 from book._ext import cache
 from book._ext.execute import environment
-from book._ext.kernels import Kernels
+from book._ext.kernels import Client, Kernels
 from book._ext.timings import last_times, longest_first
 from tests.solutions import with_solutions, without_solutions
 
@@ -49,17 +49,6 @@ def kernels() -> Kernels:
     return Kernels(environment(2), fork=cache.device_name() == "cpu")
 
 
-class ForkedClient(NotebookClient):
-    """nbclient with a kernel that is a fork, ended when the notebook is done."""
-
-    def __init__(self, nb: nbformat.NotebookNode, **options) -> None:
-        options |= {"km": kernels().manager(), "shutdown_kernel": "immediate"}
-        super().__init__(nb, **options)
-
-    def execute(self, **how) -> nbformat.NotebookNode:
-        return super().execute(cleanup_kc=True, **how)
-
-
 class KeptRun(NotebookRun):
     """nbmake's run of a notebook, stored where the build of the site looks for it."""
 
@@ -69,9 +58,10 @@ class KeptRun(NotebookRun):
         try:
             key = cache.key_of(path)
             reader = SimpleNamespace(read=read_with_solutions)
+            client = partial(Client, kernels=kernels())
             with (
                 mock.patch.object(nbmake.nb_run, "nbformat", reader),
-                mock.patch.object(nbmake.nb_run, "NotebookClient", ForkedClient),
+                mock.patch.object(nbmake.nb_run, "NotebookClient", client),
             ):
                 result = super().execute()
             if path in cache.notebooks() and result.error is None:

@@ -84,7 +84,7 @@ def execute_stale(
         if outcome.notebook is not None:
             keep(results, outcome.path, outcome.notebook, outcome.seconds, keys[outcome.path])
 
-    outcomes = execute_all(ordered, jobs, done, times, device_name() == "cpu")
+    outcomes = execute_all(ordered, jobs, done, times)
     failed = [outcome for outcome in outcomes if outcome.error]
     for outcome in failed:
         print(f"\n{outcome.path.stem} FAILED in {outcome.error}", file=sys.stderr)

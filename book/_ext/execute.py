@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import nbformat
-from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 
-from book._ext.kernels import PARENT, Kernels
+from book._ext.cache import device_name
+from book._ext.kernels import PARENT, Client, Kernels
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def execute_all(
     n_jobs: int,
     on_outcome: Callable[[Outcome], None],
     times: Mapping[str, float] | None = None,
-    fork: bool = True,
+    fork: bool | None = None,
 ) -> list[Outcome]:
     """Execute notebooks, ``n_jobs`` at a time in the order given; a failure does not stop the rest.
 
@@ -64,9 +64,10 @@ def execute_all(
         n_jobs: processes at a time.
         on_outcome: called as soon as a notebook is done, one call at a time.
         times: seconds that notebooks took before, by name, to tell the time left.
-        fork: whether the device allows kernels to be forks, see :mod:`book._ext.kernels`.
+        fork: whether kernels are forks, see :mod:`book._ext.kernels`; if None, by the device.
     """
     show = Board([path.stem for path in paths], n_jobs, times or {})
+    fork = device_name() == "cpu" if fork is None else fork
     kernels, outcomes = Kernels(environment(n_jobs), fork), []
     with _interrupted_by_sigterm(), ThreadPoolExecutor(n_jobs) as pool:
         try:
@@ -102,18 +103,17 @@ def _execute(path: Path, kernels: Kernels, show: Board) -> Outcome:
     def started(cell: nbformat.NotebookNode, cell_index: int) -> None:
         show.update(path.stem, f"cell {cell_index + 1} of {n_cells}")
 
-    client = NotebookClient(
+    client = Client(
         notebook,
+        kernels=kernels,
         timeout=None,
-        km=kernels.manager(),
         record_timing=True,
         on_cell_start=started,
-        shutdown_kernel="immediate",
         resources={"metadata": {"path": str(path.parent)}},
     )
     error = ""
     try:
-        client.execute(cleanup_kc=True)
+        client.execute()
     except CellExecutionError as failure:
         # Which cell it was, since the error does not say.
         index = next(i for i, cell in enumerate(notebook.cells) if _failed(cell))

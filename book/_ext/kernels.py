@@ -25,6 +25,8 @@ import psutil
 from jupyter_client import AsyncKernelManager
 from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.provisioning import LocalProvisioner
+from nbclient import NotebookClient
+from nbformat import NotebookNode
 
 ROOT = Path(__file__).resolve().parents[2]
 # What chapters import, but for the book's own modules, which read BOOK_ variables.
@@ -64,12 +66,13 @@ class Kernels:
     """Starts kernels, and can end all of them.
 
     Args:
-        env: environment variables of all kernels, those that libraries read when imported too.
+        env: environment variables of all kernels, with PARENT, and with those that libraries read
+            when they are imported.
         fork: whether the device allows for forks.
     """
 
     def __init__(self, env: dict[str, str], fork: bool = True) -> None:
-        self.env = env | {PARENT: str(os.getpid())}
+        self.env = env
         self.fork = fork and sys.platform == "linux"
         self.server: subprocess.Popen | None = None
         self.folder = TemporaryDirectory(prefix="kernels-")
@@ -77,9 +80,9 @@ class Kernels:
         self.running: list[Any] = []
         self.ended = False
 
-    def manager(self, **options: Any) -> AsyncKernelManager:
+    def manager(self) -> AsyncKernelManager:
         """A kernel manager for nbclient, whatever kernel a notebook names."""
-        options |= {
+        options: dict[str, Any] = {
             # The interpreter that runs this, whatever kernels are installed for the user.
             "kernel_spec_manager": KernelSpecManager(kernel_dirs=[]),
             "kernel_name": "python3",
@@ -149,6 +152,17 @@ class Provisioner(LocalProvisioner):
             await super().launch_kernel(cmd, **kwargs | {"env": self.kernels.env})
         self.kernels.running.append(self.process)
         return self.connection_info
+
+
+class Client(NotebookClient):
+    """nbclient with a kernel of :class:`Kernels`, which ends with the notebook's execution."""
+
+    def __init__(self, notebook: NotebookNode, *, kernels: Kernels, **options: Any) -> None:
+        super().__init__(notebook, km=kernels.manager(), shutdown_kernel="immediate", **options)
+
+    def execute(self, **how: Any) -> NotebookNode:
+        """Execute all cells."""
+        return super().execute(cleanup_kc=True, **how)
 
 
 def serve() -> None:

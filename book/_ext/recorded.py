@@ -124,8 +124,7 @@ def run(names: Sequence[str]) -> int:
         else:
             write(path, [outcome], codes)
 
-    outcomes = execute_all(paths, 1, done, fork=device_name() == "cpu")
-    return int(any(outcome.error for outcome in outcomes))
+    return int(any(outcome.error for outcome in execute_all(paths, 1, done)))
 
 
 def with_claims() -> list[str]:

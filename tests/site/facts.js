@@ -34,7 +34,6 @@ async () => {
   const displays = all(".katex-display").filter((display) => display.checkVisibility());
   return {
     title: document.title,
-    description: document.querySelector('meta[name="description"]')?.content ?? "",
     lang: root.lang,
     icon: document.querySelector('link[rel~="icon"]')?.href,
     headings: all("article h1").length,

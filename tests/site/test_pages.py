@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from functools import cache
-from html import unescape
+from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urldefrag
 
@@ -39,6 +39,13 @@ def seen(visit, page: str, width: int, scheme: str) -> Visit:
 
 def test_asks_no_other_host_for_anything(seen: Visit) -> None:
     assert not seen.outside
+
+
+def test_a_page_that_asks_another_host_would_be_noticed(opened) -> None:
+    """Else the test above could not fail."""
+    page, seen = opened(PAGES[0])
+    page.evaluate("fetch('https://example.org/').catch(() => null)")
+    assert seen.outside == ["https://example.org/"]
 
 
 def test_loads_all_it_asks_for(seen: Visit) -> None:
@@ -135,11 +142,23 @@ def test_the_whole_site_is_light(site: Path) -> None:
     assert sum(path.stat().st_size for path in site.rglob("*") if path.is_file()) < 40 * MEGABYTE
 
 
+class Ids(HTMLParser):
+    """Collects the ids of a page's elements."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: set[str | None] = set()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.add(dict(attrs).get("id"))
+
+
 @cache
-def ids_of(path: Path) -> set[str]:
+def ids_of(path: Path) -> set[str | None]:
     """The places on a page that a link can lead to."""
-    found = re.findall(r"\sid=[\"']?([^\"'\s>]+)", path.read_text(encoding="utf-8"))
-    return set(map(unescape, found))
+    ids = Ids()
+    ids.feed(path.read_text(encoding="utf-8"))
+    return ids.found
 
 
 def test_links_lead_somewhere(visit, site: Path, page: str) -> None:
