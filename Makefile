@@ -92,6 +92,8 @@ endif
 
 # The stamp is a copy of the pins, compared by content: a checkout that only changes modification
 # times installs nothing and needs no network.
+# pip would compile to bytecode on one core, and compileall takes all of them. It skips files that are
+# written for another Python, and then exits with 1.
 .venv/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  version=$$($(PYTHON) --version 2>&1 || true); \
@@ -100,8 +102,9 @@ endif
 	@if ! cat pyproject.toml constraints.txt | cmp -s - $@; then \
 	  { $(PY) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv; } && \
 	  echo "Installing the pinned packages into .venv (takes minutes the first time) ..." && \
-	  $(PY) -m pip install --quiet -c constraints.txt -e '.[test]' && \
+	  $(PY) -m pip install --quiet --no-compile -c constraints.txt -e '.[test]' && \
 	  $(PY) -m pip check && \
+	  { $(PY) -m compileall -qq -j 0 .venv/lib || true; } && \
 	  cat pyproject.toml constraints.txt > $@; \
 	fi
 	@touch $@

@@ -2,9 +2,10 @@
 
 Fits take most of the time of some chapters. The parameters of those on the embedded model that have
 few are a file beside the recorded tables. A fit is read only where the model's weights, the prompts
-and every setting are the same; some of those read are always made again, and where one does not
-come out as recorded, none is used. ``BOOK_FITS=anew`` makes all of them, ``BOOK_FITS=record``
-records them.
+and every setting are the same, to the last bit: a learning rate that a chapter computes has to be
+rounded, or another processor's is another. Some of those read are always made again, and where one
+does not come out as recorded, none is used. ``BOOK_FITS=anew`` makes all of them,
+``BOOK_FITS=record`` records them.
 """
 
 from __future__ import annotations
@@ -109,6 +110,8 @@ def fit_or_read(
     keys = [key_of(facts_of(job, weights, **how)) for job in jobs]
     known = [number for number, key in enumerate(keys) if record and key in record.tensors]
     if not known:
+        if record:
+            print(f"None of these {len(jobs)} fits is in {path.name}: all are made now.")
         return fit_many(model, jobs, **how).results
     # Make again a sample of what is known, with all that is not.
     again = known[:: max(1, len(known) // n_again)][:n_again]

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from helpers.activation_scaling import recorded
 from helpers.activation_scaling.ascent import FitJob
-from helpers.activation_scaling.dynamic import DynScalar
+from helpers.activation_scaling.dynamic import DynScalar, DynScalarBias
 from helpers.activation_scaling.fitting import fit_many
 from helpers.activation_scaling.interventions import ActivScalar, SteerVec
 from helpers.activation_scaling.objective import Objective
@@ -24,7 +24,7 @@ from helpers.settings import SETTINGS
 
 RECORDS = sorted((Path(__file__).parents[2] / "book" / "results").glob("fits-*.safetensors"))
 ONE = pytest.mark.parametrize("tiny", ["gpt2"], indirect=True)  # what is kept is of any model
-KINDS = {"ActivScalar": ActivScalar, "DynScalar": DynScalar}
+KINDS = {kind.__name__: kind for kind in (ActivScalar, DynScalar, DynScalarBias)}
 MARGIN = Objective(margin=2.0)
 HOW = {"epochs": 3, "batch_size": None}
 
@@ -107,9 +107,9 @@ def test_whatever_differs_is_made_anew(tiny, path, counted, change) -> None:
 
 @ONE
 @pytest.mark.parametrize("how", [{"epochs": 2}, {"epochs": 3, "batch_size": 1}])
-def test_other_steps_are_made_anew(tiny, path, counted, how) -> None:
+def test_other_steps_are_made_anew(tiny, path, counted, how, capsys) -> None:
     fit_or_read(tiny, [job(tiny, i) for i in range(3)], path, **how)
-    assert counted == [3]
+    assert counted == [3] and "None of these 3 fits" in capsys.readouterr().out
 
 
 @ONE
@@ -204,6 +204,14 @@ def test_recorded_fits_come_out_again(smollm2, path) -> None:
     (result,) = fit_many(smollm2, [one], **how).results
     cosine, psi = recorded._apart(result, record, key)
     assert cosine > recorded.COSINE and psi < recorded.PSI
+
+
+@pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.stem)
+def test_settings_of_recorded_fits_are_the_same_on_every_machine(path) -> None:
+    """The last digits of a computed one would be the processor's, and no fit would be found."""
+    for facts in read(path).jobs.values():
+        for number in (facts["learning_rate"], *facts["objective"].values()):
+            assert number == float(f"{number:.2g}")
 
 
 @pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.stem)
