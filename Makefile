@@ -92,7 +92,7 @@ endif
 
 # The stamp is a copy of the pins, compared by content: a checkout that only changes modification
 # times installs nothing and needs no network.
-# pip would compile to bytecode on one core, and compileall takes all of them. It skips files that are
+# pip would compile to bytecode on one core, compileall does it on all. It skips files that are
 # written for another Python, and then exits with 1.
 .venv/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \

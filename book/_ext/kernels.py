@@ -1,9 +1,10 @@
-"""Start notebook kernels quickly: forks of one process that has the libraries loaded (Linux, CPU).
+"""Start notebook kernels quickly: forks of one process that has all of it loaded (Linux, CPU).
 
-To import PyTorch and TransformerLens takes a kernel seconds, as long as many a chapter's work in
-the profile smoke. ``python -m book._ext.kernels`` imports them once and forks a kernel for every
-line of JSON that it reads. Elsewhere, kernels start as Jupyter starts them: on macOS a fork of such
-a process is not safe, and a process that has looked for a GPU cannot be forked.
+To import PyTorch and TransformerLens and to load the model takes a kernel seconds, as long as many
+a chapter's work in the profile smoke. ``python -m book._ext.kernels`` does it once and forks a
+kernel for every line of JSON that it reads. Elsewhere, kernels start as Jupyter starts them: on
+macOS a fork of such a process is not safe, and a process that has looked for a GPU cannot be
+forked.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ from nbclient import NotebookClient
 from nbformat import NotebookNode
 
 ROOT = Path(__file__).resolve().parents[2]
-# What chapters import, but for the book's own modules, which read BOOK_ variables.
+# What chapters import, but for the book's own modules.
 LIBRARIES = "ipykernel.kernelapp torch transformers transformer_lens.model_bridge seaborn".split()
-LIBRARIES += ["scipy.optimize", "scipy.stats"]
+LIBRARIES += ["scipy.optimize", "scipy.stats", "myst_nb.ext.glue"]
 LONGEST = 80  # characters of a folder of sockets: their whole path may have 103 on macOS
 # From <linux/prctl.h>: have the kernel send a signal when the parent dies, however it dies.
 PR_SET_PDEATHSIG = 1
@@ -165,12 +166,34 @@ class Client(NotebookClient):
         return super().execute(cleanup_kc=True, **how)
 
 
+def preload_model() -> None:
+    """Load the model that chapters ask for, unless it would have to be downloaded."""
+    import torch
+
+    from helpers.models.load import INHERITED, load_model
+    from helpers.models.packed import PACKED, folder_of
+    from helpers.settings import SETTINGS
+
+    if SETTINGS.model not in PACKED or not folder_of(SETTINGS.model).exists():
+        return
+    # A process with a pool of OpenMP threads cannot be forked: the forks would wait for them.
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        key = SETTINGS.model, SETTINGS.device, torch.float32
+        INHERITED[key] = load_model(*key)
+    except (OSError, RuntimeError, ValueError, SystemExit):
+        pass  # the chapter that asks for it will say what is wrong
+    torch.set_num_threads(n_threads)
+
+
 def serve() -> None:
-    """Import the libraries, then fork a kernel for each line of the standard input."""
+    """Load everything, then fork a kernel for each line of the standard input."""
     die_with_parent()
     os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")
     for name in LIBRARIES:
         import_module(name)
+    preload_model()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for kernels that have ended
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started this
     server = os.getpid()

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 transformers_logging.disable_progress_bar()  # progress bars would land in the published pages
 logging.getLogger("transformer_lens").setLevel(logging.ERROR)
 
+# A model that this process was forked with (``book/_ext/kernels.py``), by what it was loaded by.
+INHERITED: dict[tuple[str, str, torch.dtype], TransformerBridge] = {}
+
 
 def load_model(
     name: str = SETTINGS.model, device: str = SETTINGS.device, dtype: torch.dtype = torch.float32
@@ -47,6 +50,8 @@ def load_model(
         raise TypeError(f"dtype = {dtype!r} must be one of PyTorch's, such as torch.float32.")
     official = hub_name(name)
     place = resolve_device(device)
+    if inherited := INHERITED.pop((name, device, dtype), None):  # once: it may be changed
+        return inherited
     options = {"device": str(place), "dtype": dtype}
     if name in PACKED:
         folder = packed_model(name)

@@ -17,6 +17,13 @@ from nbformat.v4 import new_code_cell, new_notebook
 from book._ext import execute
 from book._ext.kernels import ROOT
 from book._ext.timings import seconds_of, write_timings
+from helpers.models.load import fingerprint
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch) -> None:
+    """Kernels start without a model: this one would have to be downloaded."""
+    monkeypatch.setenv("BOOK_MODEL", "gpt2")
 
 
 def written(folder: Path, name: str, *cells: str, kernel: str = "python3") -> Path:
@@ -49,21 +56,44 @@ def test_one_that_fails_stops_no_other_and_is_told_with_its_cell(tmp_path, capsy
 @pytest.mark.parametrize("fork", [True, False])
 def test_a_forked_kernel_is_like_jupyter_s_own(tmp_path: Path, monkeypatch, fork: bool) -> None:
     monkeypatch.setenv("BOOK_SEED", "41")
-    fresh = "import sys; print([name for name in sys.modules if name.startswith('helpers')])"
-    said = "import os; print(os.getcwd(), sys.argv[1], sys.path[0] == str(os.getcwd()))"
+    monkeypatch.setenv("BOOK_PROFILE", "paper")
+    profile = "from helpers.settings import SETTINGS; print(SETTINGS.profile)"
+    said = "import os, sys; print(os.getcwd(), sys.argv[1], sys.path[0] == str(os.getcwd()))"
     draw = "import matplotlib.pyplot as plt\nplt.plot([1, 2]);"
     other = "import subprocess; print(subprocess.run(['false']).returncode)"
     seed = "from helpers.settings import SETTINGS; print(SETTINGS.seed)"
-    path = written(tmp_path, "like", fresh, said, draw, other, seed)
+    path = written(tmp_path, "like", profile, said, draw, other, seed)
     (outcome,) = execute.execute_all([path], 1, print, fork=fork)
     assert not outcome.error
     printed = []
     for cell in outcome.notebook.cells:  # what a cell prints may come in parts
         printed.append("".join(output.get("text", "") for output in cell.outputs))
-    assert printed[0] == "[]\n", "they would have read other BOOK_ variables"
-    assert printed[1] == f"{tmp_path} -f False\n"
+    assert printed[:2] == ["paper\n", f"{tmp_path} -f False\n"]
     assert "image/png" in outcome.notebook.cells[2].outputs[-1].data
     assert printed[3:] == ["1\n", "41\n"]
+
+
+@pytest.mark.integration
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems' kernels are no forks")
+@pytest.mark.parametrize("n_jobs", [1, 2])  # with one job, PyTorch uses all cores
+def test_a_fork_has_a_model_of_its_own_as_if_loaded(smollm2, tmp_path, monkeypatch, n_jobs) -> None:
+    monkeypatch.setenv("BOOK_MODEL", "smollm2")
+    load = "import time; start = time.perf_counter()\n"
+    load += "from helpers.models.load import fingerprint, load_model\n"
+    first = "model = load_model(); took = time.perf_counter() - start\n"
+    first += "print(fingerprint(model)); model.original_model.lm_head.weight.data[0] += 1"
+    second = "again = load_model(); print(fingerprint(again), again is not model)\n"
+    second += "print(again(again.to_tokens('The capital'))[0, -1].argmax().item())"
+    paths = [written(tmp_path, name, load, first, second, "print(took)") for name in ("a", "b")]
+    outcomes = execute.execute_all(paths, n_jobs, print)
+    logits = smollm2(smollm2.to_tokens("The capital"))[0, -1]
+    expected = [fingerprint(smollm2), fingerprint(smollm2), "True", str(logits.argmax().item())]
+    for outcome in outcomes:
+        assert not outcome.error
+        *cells, took = outcome.notebook.cells[1:]
+        text = "".join(output.get("text", "") for cell in cells for output in cell.outputs)
+        assert text.split() == expected
+        assert float(took.outputs[0].text) < 1  # it was loaded before
 
 
 def test_a_kernel_that_dies_is_told_and_the_next_one_starts(tmp_path: Path) -> None:

@@ -63,18 +63,29 @@ def visit(browser: Browser, site: Path, server: str, address) -> Callable[[str, 
     return lambda name, width, scheme: open_page(name, scheme)[width]
 
 
-@pytest.fixture
-def opened(browser: Browser, site: Path, server: str, address):
-    """Opens a page in a window of its own, which is closed after the test."""
-    contexts = []
+@pytest.fixture(scope="session")
+def open_page(browser: Browser, site: Path, server: str, address) -> Callable:
+    """Opens a page in a window of its own, which the caller closes."""
 
     def open_page(name: str, width: int = WIDTHS[1], **options) -> tuple[Page, Visit]:
         context = browser.new_context(viewport={"width": width, "height": 800}, **options)
-        contexts.append(context)
         page, seen = watch(context, (site.as_uri(), server))
         page.goto(address(name, "file"), wait_until="load")
         return page, seen
 
-    yield open_page
+    return open_page
+
+
+@pytest.fixture
+def opened(open_page) -> Iterator[Callable]:
+    """Opens a page in a window of its own, which is closed after the test."""
+    contexts = []
+
+    def open_for_a_test(*args, **options) -> tuple[Page, Visit]:
+        page, seen = open_page(*args, **options)
+        contexts.append(page.context)
+        return page, seen
+
+    yield open_for_a_test
     for context in contexts:
         context.close()
