@@ -6,6 +6,7 @@ steered without this package.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from math import isfinite
 from pathlib import Path
@@ -107,14 +108,14 @@ def export(
     """
     made.points.check_model(model)
     check_last(made)
+    modules = {place: _module(model, *place) for place in made.points.places}
+    _check_modules(model, modules)
     tensors = {}
-    for site in made.points.sites:
-        for row, layer in enumerate(made.points.layers):
-            name = _module(model, site, layer)
-            _check_module(model, name, site, layer)
-            name = name.replace("._original_component", "")
-            for kind, tensor in _parts(made, made.theta[site][row].detach(), site).items():
-                tensors[f"{name}/{kind}"] = tensor.clone().contiguous()
+    for (site, layer), name in modules.items():
+        theta = made.theta[site][made.points.layers.index(layer)].detach()
+        name = name.replace("._original_component", "")
+        for kind, tensor in _parts(made, theta, site).items():
+            tensors[f"{name}/{kind}"] = tensor.clone().contiguous()
     if path is not None:
         try:
             save_file(tensors, path)
@@ -186,30 +187,43 @@ def _module(model: TransformerBridge, site: str, layer: int) -> str:
 
 
 @torch.no_grad()
-def _check_module(model: TransformerBridge, name: str, site: str, layer: int) -> None:
-    """Raise ValueError unless the module gives, or for z takes, what is edited at the site.
+def _check_modules(model: TransformerBridge, modules: Mapping[tuple[str, int], str]) -> None:
+    """Raise ValueError unless each module gives, or for z takes, what is edited at its place.
 
-    Some models add the stream inside of a module, or multiply what it gives.
+    Some models add the stream inside of a module, or multiply what it gives. One run shows all.
+
+    Args:
+        modules: names by site and layer.
     """
-    kept: dict[str, Tensor] = {}
+    edited: dict[tuple[str, int], Tensor] = {}
+    given: dict[tuple[str, int], Tensor] = {}
 
-    def keep(module, given, out):
-        value = given[0] if site == "z" else out
-        kept["module"] = (value[0] if isinstance(value, tuple) else value).clone()
+    def keep_edited(h, hook, place):
+        edited[place] = h.clone()
 
-    def keep_site(h, hook):
-        kept["site"] = h.clone()
+    def keep_given(module, taken, out, place):
+        value = taken[0] if place[0] == "z" else out
+        given[place] = (value[0] if isinstance(value, tuple) else value).clone()
 
-    handle = model.original_model.get_submodule(name).register_forward_hook(keep)
+    hooks, handles = [], []
     try:
-        with hooked(model, [(HOOKS[site].format(layer=layer), keep_site)]):
+        for (site, layer), name in modules.items():
+            hooks.append(
+                (HOOKS[site].format(layer=layer), partial(keep_edited, place=(site, layer)))
+            )
+            keep = partial(keep_given, place=(site, layer))
+            module = model.original_model.get_submodule(name)
+            handles.append(module.register_forward_hook(keep))
+        with hooked(model, hooks):
             last_logits(model, torch.arange(1, 9, device=model.W_U.device)[None])
     finally:
-        handle.remove()
-    # A module that the model does not call gives nothing.
-    ours, theirs = kept["site"].flatten(), kept.get("module", kept["site"][:0]).flatten()
-    if len(ours) != len(theirs) or (ours - theirs).norm() > tolerance(ours.dtype) * ours.norm():
-        raise ValueError(
-            f"{model.cfg.model_name}: no module gives {site} of layer {layer} as it is edited. "
-            "Edits of the stream (resid_post) can be exported."
-        )
+        for handle in handles:
+            handle.remove()
+    for (site, layer), h in edited.items():
+        # A module that the model does not call gives nothing.
+        ours, theirs = h.flatten(), given.get((site, layer), h[:0]).flatten()
+        if len(ours) != len(theirs) or (ours - theirs).norm() > tolerance(h.dtype) * ours.norm():
+            raise ValueError(
+                f"{model.cfg.model_name}: no module gives {site} of layer {layer} as it is edited. "
+                "Edits of the stream (resid_post) can be exported."
+            )
