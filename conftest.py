@@ -87,7 +87,11 @@ def pytest_sessionfinish() -> None:
 
 @pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Notebooks first, the longest at the head; tests of one page of the site to one worker."""
+    """Notebooks first, the longest at the head; tests of one page of the site to one worker.
+
+    A test of the site stands halfway: the worker that comes to it builds the site, for which others
+    would wait where the tests of the site stand.
+    """
     notebooks = {Path(item.filename): item for item in items if hasattr(item, "nbmake")}
     ordered = longest_first(notebooks, last_times(OUT / "_build" / "timings.csv"))
     others = [item for item in items if item not in notebooks.values()]
@@ -97,6 +101,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         page = values.get("page", values.get("name"))
         if "site" in item.keywords and page is not None:
             item.add_marker(pytest.mark.xdist_group(f"page {page}"))
+    of_site = [item for item in others if item.get_closest_marker("site")]
+    free = [item for item in of_site if not item.get_closest_marker("xdist_group")]
+    free = [item for item in free if "site" in item.fixturenames]
+    if free:
+        items.remove(free[0])
+        items.insert(len(notebooks) + len(others) // 2, free[0])
 
 
 @pytest.fixture(scope="session")

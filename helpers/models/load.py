@@ -50,8 +50,8 @@ def load_model(
         raise TypeError(f"dtype = {dtype!r} must be one of PyTorch's, such as torch.float32.")
     official = hub_name(name)
     place = resolve_device(device)
-    if inherited := INHERITED.pop((name, device, dtype), None):  # once: it may be changed
-        return inherited
+    if (name, device, dtype) in INHERITED:
+        return INHERITED.pop((name, device, dtype))  # once: whoever has it may change it
     options = {"device": str(place), "dtype": dtype}
     if name in PACKED:
         folder = packed_model(name)
