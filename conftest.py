@@ -101,9 +101,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         page = values.get("page", values.get("name"))
         if "site" in item.keywords and page is not None:
             item.add_marker(pytest.mark.xdist_group(f"page {page}"))
-    of_site = [item for item in others if item.get_closest_marker("site")]
-    free = [item for item in of_site if not item.get_closest_marker("xdist_group")]
-    free = [item for item in free if "site" in item.fixturenames]
+    # One that needs no browser: a worker that has one runs an event loop, which other tests start.
+    free = [item for item in others if item.get_closest_marker("site")]
+    free = [item for item in free if not item.get_closest_marker("xdist_group")]
+    free = [item for item in free if {"site", "browser"} & {*item.fixturenames} == {"site"}]
     if free:
         items.remove(free[0])
         items.insert(len(notebooks) + len(others) // 2, free[0])
