@@ -101,13 +101,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         page = values.get("page", values.get("name"))
         if "site" in item.keywords and page is not None:
             item.add_marker(pytest.mark.xdist_group(f"page {page}"))
-    # One that needs no browser: a worker that has one runs an event loop, which other tests start.
-    free = [item for item in others if item.get_closest_marker("site")]
-    free = [item for item in free if not item.get_closest_marker("xdist_group")]
-    free = [item for item in free if {"site", "browser"} & {*item.fixturenames} == {"site"}]
-    if free:
-        items.remove(free[0])
-        items.insert(len(notebooks) + len(others) // 2, free[0])
+    for item in others:
+        # Alone, and without a browser: a worker that has one runs the event loop that other tests
+        # start.
+        fixtures = {"site", "browser"} & {*getattr(item, "fixturenames", ())}
+        marks = [bool(item.get_closest_marker(name)) for name in ("site", "xdist_group")]
+        if fixtures == {"site"} and marks == [True, False]:
+            items.remove(item)
+            items.insert(len(notebooks) + len(others) // 2, item)
+            break
 
 
 @pytest.fixture(scope="session")
