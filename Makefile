@@ -25,7 +25,7 @@ export NOTEBOOK_TIMEOUT ?= 900
 export TEST_JOBS ?= logical
 # The chapter that `make chapter` executes and builds.
 export CHAPTER ?=
-# Seeds and chapters of `make seeds`; all chapters with claims if none is named.
+# Seeds of `make seeds`; chapters of it (all with claims if none is named) and of `make fits`.
 export SEEDS ?= 100 200 300 400 500
 export CHAPTERS ?=
 # Port of `make serve`; 0 picks a free one.
@@ -66,13 +66,13 @@ help: ## List the targets and variables (the default)
 	@echo
 	@echo "Variables, on the command line or in the environment:"
 	@echo "  BOOK_MODEL BOOK_DEVICE BOOK_PROFILE BOOK_SEED BOOK_CACHE BOOK_PROGRESS BOOK_SCHEDULER"
-	@echo "  BOOK_FITS        whether recorded fits are read, for the chapters that have them"
-	@echo "  BOOK_JOBS        what runs, and where: see book/models.md"
+	@echo "  BOOK_FITS BOOK_JOBS: what runs, and where; see book/models.md"
 	@echo "  PYTHON=python3   the Python that creates .venv;  PY=python: use this environment instead"
 	@echo "  CHAPTER          the chapter of make chapter, for example pareto"
-	@echo "  SEEDS, CHAPTERS  of make seeds, for example SEEDS='100 200' CHAPTERS='bias paths'"
+	@echo "  SEEDS            of make seeds, for example SEEDS='100 200'"
+	@echo "  CHAPTERS         of make seeds (all with claims if none is named) and make fits"
 	@echo "  PYTEST_FLAGS     options of pytest, for example '-m \"not site\"'"
-	@echo "  TEST_JOBS=auto   parallel test processes; NOTEBOOK_TIMEOUT=900: seconds for a cell"
+	@echo "  TEST_JOBS=logical parallel test processes; NOTEBOOK_TIMEOUT=900: seconds for a cell"
 	@echo "  SUBMISSIONS      the folder to grade; GRADE_FLAGS"
 	@echo "  BENCH_OUT        where make bench writes its table; BENCH_FLAGS"
 	@echo "  RULER_OUT        where make ruler writes its table; RULER_FLAGS"
@@ -125,6 +125,7 @@ seeds: model ## Record the chapters' claims with other seeds, for the scorecard
 	@for seed in $$SEEDS; do BOOK_SEED=$$seed $(WITH) CHAPTERS -m book._ext.recorded; done
 
 fits: model ## Record the fits of chapters again: make fits CHAPTERS="one-prompt attribution"
+	@[ -n "$$CHAPTERS" ] || { echo 'Name them: make fits CHAPTERS="one-prompt refits"' >&2; exit 1; }
 	@for chapter in $$CHAPTERS; do rm -f "book/results/fits-$$chapter.safetensors"; \
 	  BOOK_FITS=record $(PY) -m nbconvert --to notebook --execute --stdout --log-level WARN \
 	    "book/activation-scaling/$$chapter.ipynb" >/dev/null; done
@@ -186,10 +187,12 @@ lab: model ## Open the notebooks in JupyterLab
 serve: ## Serve the built site on this machine only
 	@[ -f _build/html/index.html ] || [ -f _build/html/live/index.html ] || \
 	  { echo "There is no site yet: run make book." >&2; exit 1; }
+	@command -v $(PY) >/dev/null || { echo "There is no $(PY). Create it with make setup, or" \
+	  "name the Python of your environment, as in make serve PY=python." >&2; exit 1; }
 	@$(PY) -c 'import socket, sys; socket.create_server(("127.0.0.1", int(sys.argv[1])))' "$$PORT" \
 	  2>/dev/null || { echo "Port $$PORT cannot be used (taken, or no port number):" \
 	  "name another, or PORT=0 for a free one." >&2; exit 1; }
 	@$(PY) -m http.server --bind 127.0.0.1 --directory _build/html "$$PORT"
 
-clean: ## Remove the built site and all cached results; .venv and the model stay
+clean: ## Remove _build (site, executed chapters); .venv, the model and finished sweeps stay
 	rm -rf _build

@@ -172,14 +172,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--part-mb", type=float, default=48, help="pack: how large a part may be")
     parser.add_argument("--into", type=Path, default=Path(), help="join: where to")
     given = parser.parse_args(arguments)
-    # Here
+    # Pack, on this machine
     if given.do == "pack":
         lines = given.have.read_text(encoding="utf-8").split() if given.have else []
         pairs = [line.partition("==") for line in lines]
         have = {_name(name): version for name, _, version in pairs}
         parts = pack(given.kit, have, int(given.part_mb * 1e6))
         print(f"{len(parts)} parts in {given.kit}. There: python3 gpu_kit.py join --kit .")
-    # There
+    # Join, on the GPU machine
     else:
         join(given.kit, given.into)
         here = given.into.resolve()

@@ -1,7 +1,8 @@
 """``python -m assignments.tools.release``: the student versions, into ``_build/assignments``.
 
 The student version of a set is a folder with its notebook and the folder ``checks``. The sources
-keep to nbgrader's format, so ``nbgrader generate_assignment`` makes the same of them.
+keep to nbgrader's format: ``nbgrader generate_assignment`` makes the same of them, but leaves the
+cells with hidden tests of their own (``part…-hidden``) in place, empty.
 """
 
 from __future__ import annotations

@@ -60,7 +60,10 @@ def court(name: str, run) -> Court:
         one.nursery.build(checks.models._MODELS)  # those that its checks have asked for
         passed = [result for result in one.grade(match(empty(frame), frame)) if result.passed]
         if passed:
-            raise SandboxError(f"an empty answer passes {name}, {passed[0].part}")
+            raise SandboxError(
+                f"an empty answer passes {name}, {passed[0].part}: its check needs a test that "
+                "fails where a function returns None"
+            )
         _courts[key] = one
     return _courts[key]
 

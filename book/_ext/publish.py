@@ -45,7 +45,7 @@ def add_card(
         "og:site_name": app.config.html_title,
         "og:title": context["title"],
         "og:url": address(base, pagename),
-        "og:image": urljoin(base, "_static/result.webp"),
+        "og:image": urljoin(base.rstrip("/") + "/", "_static/result.webp"),
         "og:image:alt": "Logits of two answers over the strength β: the curves cross.",
     }
     for name, value in card.items():

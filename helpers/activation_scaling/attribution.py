@@ -229,7 +229,8 @@ def as_scalars(maps: Maps, points: Points) -> ActivScalar:
     intervention = ActivScalar(points, dtype=some.dtype, device=some.device)
     for site, theta in intervention.theta.items():
         if maps[site].shape != theta.shape:
-            raise ValueError(f"the map of {site} has shape {tuple(maps[site].shape)}.")
+            found = tuple(maps[site].shape)
+            raise ValueError(f"the map of {site} has shape {found}, and not {tuple(theta.shape)}.")
     intervention.theta.load_state_dict(maps)
     return intervention
 

@@ -76,7 +76,9 @@ def hooked(model: TransformerBridge, hooks: Sequence[Hook]) -> Iterator[Transfor
     """
     places = model.hook_dict
     if unknown := [name for name, _ in hooks if name not in places]:
-        raise ValueError(f"{model.cfg.model_name} has no hook {unknown[0]!r}.")
+        raise ValueError(
+            f"{model.cfg.model_name} has no hook {unknown[0]!r}; model.hook_dict has all."
+        )
     # Objects of this block's own, by which its hooks are known again.
     own = [(places[name], partial(function)) for name, function in hooks]
     before = [(point, set(point._forward_hooks)) for point, _ in own]

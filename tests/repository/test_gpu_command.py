@@ -79,6 +79,17 @@ def test_tables_are_compared_setting_by_setting() -> None:
 # The kit
 
 
+def test_the_recorded_comparison_is_what_both_recorded_grids_give() -> None:
+    mine, _ = read_record(gpu.RECORDED.with_name("gpu-pareto.csv"))
+    rows = pd.DataFrame(gpu.compared(mine, read_record(gpu.RECORDED)[0])).set_index("what")
+    told = read_record(gpu.RECORDED.with_name("gpu.csv"))[0].set_index("what")
+    assert len(rows) == 12
+    for what, row in rows.iterrows():
+        assert list(row[["ratio", "difference"]]) == pytest.approx(
+            list(told.loc[what, ["ratio", "difference"]].astype(float)), rel=1e-6
+        )
+
+
 def test_what_a_machine_has_is_left_out_unless_its_version_will_not_do() -> None:
     everything = gpu_kit.needed({})
     assert {"transformer-lens", "transformers", "numpy", "ipykernel", "einops"} <= set(everything)

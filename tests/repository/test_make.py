@@ -58,6 +58,16 @@ def test_a_folder_reaches_the_program_as_it_was_typed(project: Path) -> None:
     assert "make grade SUBMISSIONS=folder" in make(project, "grade").stderr
 
 
+def test_what_is_missing_is_named(project: Path) -> None:
+    """Chapters without which ``make fits`` has nothing to do; the environment of ``make serve``."""
+    done = make(project, "fits")
+    assert done.returncode == 2 and "Name them: make fits CHAPTERS=" in done.stderr
+    (project / "_build/html").mkdir(parents=True)
+    (project / "_build/html/index.html").touch()
+    done = make(project, "serve", "PY=no-such-python")
+    assert done.returncode == 2 and "There is no no-such-python." in done.stderr
+
+
 def test_further_options_are_split_into_words_and_not_expanded(project: Path) -> None:
     flags = """--token='$HOME `id`' -m "not site" $(PY)"""
     contents = "--ServerApp.contents_manager_class=book._ext.lab.BookContents"
