@@ -41,7 +41,7 @@ def make(project: Path, *command: str, **environment: str) -> subprocess.Complet
     # As typed in a shell: under `make test` a nested make would add the folders that it enters.
     shell = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
     return subprocess.run(
-        ["make", *command, f"PY={sys.executable}"],
+        ["make", f"PY={sys.executable}", *command],
         cwd=project,
         env=shell | environment,
         capture_output=True,
