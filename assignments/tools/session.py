@@ -15,6 +15,7 @@ import socket
 import tempfile
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 
@@ -102,12 +103,16 @@ class Session:
         """Processor time and memory of the sandbox's processes together."""
         cpu, memory = 0.0, 0
         with contextlib.suppress(psutil.Error):
-            worker = psutil.Process(self.worker)
-            for process in [worker, *worker.children(recursive=True)]:
+            for process in self._processes():
                 times = process.cpu_times()
                 cpu += times.user + times.system
                 memory += process.memory_info().rss
         return cpu, memory
+
+    def _processes(self) -> list[psutil.Process]:
+        """The sandbox's processes. To look for children reads about every process there is."""
+        worker = psutil.Process(self.worker)
+        return [worker] if _alone(self.worker) else [worker, *worker.children(recursive=True)]
 
     def _own_memory(self) -> int:
         """Memory of the sandbox's processes, where what several share counts once; 0 if unknown.
@@ -115,9 +120,7 @@ class Session:
         A process that was forked begins with all of its parent's pages. Asking takes longer.
         """
         with contextlib.suppress(psutil.Error, AttributeError):
-            worker = psutil.Process(self.worker)
-            processes = [worker, *worker.children(recursive=True)]
-            return sum(process.memory_full_info().pss for process in processes)
+            return sum(process.memory_full_info().pss for process in self._processes())
         return 0
 
     def _count(self) -> int:
@@ -147,3 +150,11 @@ class Session:
             os.kill(self.worker, 9)
         self.channel.close()
         self.scratch.cleanup()
+
+
+def _alone(pid: int) -> bool:
+    """Whether a process has no child, for sure: where it has threads, each has its own children."""
+    with contextlib.suppress(OSError):  # no Linux, or one that does not say
+        if os.listdir(f"/proc/{pid}/task") == [str(pid)]:
+            return not Path(f"/proc/{pid}/task/{pid}/children").read_bytes()
+    return False

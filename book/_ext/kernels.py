@@ -15,6 +15,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -112,7 +113,7 @@ class Kernels:
                 raise RuntimeError("kernels were ended")
             if self.server is None or self.server.poll() is not None:
                 self.server = subprocess.Popen(
-                    [sys.executable, "-m", "book._ext.kernels"],
+                    [sys.executable, "-m", "book._ext.kernels", *LIBRARIES],
                     cwd=ROOT,
                     env=self.env,
                     stdin=subprocess.PIPE,
@@ -168,14 +169,15 @@ class Client(NotebookClient):
 
 def preload_model() -> None:
     """Load the model that chapters ask for, unless it would have to be downloaded."""
-    import torch
-
-    from helpers.models.load import INHERITED, load_model
     from helpers.models.packed import PACKED, folder_of
     from helpers.settings import SETTINGS
 
     if SETTINGS.model not in PACKED or not folder_of(SETTINGS.model).exists():
         return
+    import torch
+
+    from helpers.models.load import INHERITED, load_model
+
     # A process with a pool of OpenMP threads cannot be forked: the forks would wait for them.
     n_threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -187,11 +189,11 @@ def preload_model() -> None:
     torch.set_num_threads(n_threads)
 
 
-def serve() -> None:
+def serve(libraries: Sequence[str]) -> None:
     """Load everything, then fork a kernel for each line of the standard input."""
     die_with_parent()
     os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")
-    for name in LIBRARIES:
+    for name in libraries:
         import_module(name)
     preload_model()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for kernels that have ended
@@ -224,4 +226,4 @@ def run_kernel(command: list[str], cwd: str, server: int) -> NoReturn:
 
 
 if __name__ == "__main__":
-    serve()
+    serve(sys.argv[1:])

@@ -12,6 +12,7 @@ import os
 import re
 import sysconfig
 from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -33,7 +34,8 @@ def files_of(
         sources: pieces of code, each with the folder that it lies in. What it imports or names
             is looked for there and in ``root``. Code that cannot be parsed reaches nothing.
         root: the repository.
-        known: keeps what modules reach from one call to the next, while no file changes.
+        known: keeps what modules and packages reach from one call to the next, while no file
+            changes.
     """
     root, found = root.resolve(), set()
     known = {} if known is None else known
@@ -41,7 +43,7 @@ def files_of(
     while waiting:
         here = waiting.pop()
         if here not in known:
-            known[here] = _reached(*here, root)
+            known[here] = _reached(*here, root, known)
         for path in known[here] - found:
             if path.suffix == ".py":
                 waiting.append((path.read_text(encoding="utf-8"), path.parent))
@@ -49,15 +51,15 @@ def files_of(
     return found
 
 
-def _reached(source: str, folder: Path, root: Path) -> set[Path]:
+def _reached(source: str, folder: Path, root: Path, known: dict) -> set[Path]:
     """The files that one source reaches by itself."""
     imports, strings = _names_in(source)
     tables = (root / RECORDED).glob("*")
     found = {path for path in tables if path.stem in source or RECORDED.name in strings}
     for level, name in imports:
-        found.update(_modules(level, name, folder, root))
+        found.update(_modules(level, name, folder, root, known))
     for string in strings:
-        found.update(_named(string, folder, root))
+        found.update(_named(string, folder, root, known))
     return found
 
 
@@ -76,6 +78,7 @@ def is_own(path: Path) -> bool:
     return path.is_relative_to(PACKAGE) or not installed
 
 
+@cache
 def _names_in(source: str) -> tuple[set[tuple[int, str]], set[str]]:
     """What a source imports, as (level of a relative import, dotted name), and its strings.
 
@@ -106,7 +109,7 @@ def _names_in(source: str) -> tuple[set[tuple[int, str]], set[str]]:
     return imports, strings | {word for word in words if re.search(r"\w[./]\w", word)}
 
 
-def _modules(level: int, name: str, folder: Path, root: Path) -> Iterator[Path]:
+def _modules(level: int, name: str, folder: Path, root: Path, known: dict) -> Iterator[Path]:
     """The files that importing a module runs, and the data of the packages on the way."""
     for path in [[folder, *folder.parents][level - 1]] if level else {root, folder}:
         for part in name.split("."):
@@ -114,7 +117,12 @@ def _modules(level: int, name: str, folder: Path, root: Path) -> Iterator[Path]:
                 yield from filter(is_own, path.glob("*.py"))
             path = path / part
             module = path.with_name(f"{part}.py")
-            yield from [module] if module.is_file() and is_own(module) else _package(path)
+            if module.is_file() and is_own(module):
+                yield module
+                continue
+            if path not in known:  # most packages are imported by many modules
+                known[path] = list(_package(path))
+            yield from known[path]
 
 
 def _package(folder: Path) -> Iterator[Path]:
@@ -134,12 +142,12 @@ def _contents(path: Path, base: Path) -> Iterator[Path]:
             yield file
 
 
-def _named(string: str, folder: Path, root: Path) -> Iterator[Path]:
+def _named(string: str, folder: Path, root: Path, known: dict) -> Iterator[Path]:
     """The files that a string in code may name: a module, a file, a folder, a pattern of files."""
     if not re.search(r"\w", string) or re.search(r"[\0\n]", string) or len(string.encode()) > 200:
         return
     if re.fullmatch(r"\w+(\.\w+)*", string):
-        yield from _modules(0, string, folder, root if "." in string else folder)
+        yield from _modules(0, string, folder, root if "." in string else folder, known)
     is_pattern = "*" in string and "**" not in string and not string.startswith("/")
     # "*.csv" says nothing about where, unless the files lie beside the code.
     has_stem = not is_pattern or re.search(r"\w", Path(string).stem)

@@ -1,7 +1,6 @@
 """The Pareto grid: a setting against fitting by hand, and recorded rows computed again."""
 
-import os
-import subprocess
+import runpy
 import sys
 from dataclasses import replace
 from functools import partial
@@ -10,13 +9,14 @@ from random import Random
 
 import pytest
 
+import helpers.models.load
+import helpers.settings
 from helpers.activation_scaling import grid
 from helpers.activation_scaling.fitting import fit
 from helpers.activation_scaling.interventions import ActivScalar
 from helpers.activation_scaling.objective import Objective, evaluate
 from helpers.activation_scaling.points import Points
 from helpers.models.load import fingerprint
-from helpers.models.packed import packed_model
 from helpers.prompts.tasks import make_task
 from helpers.results.records import read_record
 from helpers.runs import workers as cluster
@@ -104,12 +104,12 @@ def test_a_setting_that_fails_in_a_batch_is_a_row_with_its_error(smollm2, tmp_pa
     assert table["E0"].isna().tolist() == [True, False]
 
 
-def test_two_processes_of_this_machine_load_the_model_by_its_name_and_give_what_one_gives(
+def test_a_process_of_this_machine_loads_the_model_by_its_name_and_gives_what_this_one_gives(
     smollm2, tmp_path, monkeypatch
 ):
     settings = grid.grid(lambda_f=[1], lambda_m=[1], margin=[0], tasks=["IOI"], seeds=[0, 1])
     run, tables = partial(grid.run, **SIZES), []
-    for where in ("", "local:2"):
+    for where in ("", "local:1"):  # test_workers.py has two
         monkeypatch.setattr(cluster, "SETTINGS", replace(cluster.SETTINGS, scheduler=where))
         kept = grid.store(smollm2, tmp_path / f"store{where}", **SIZES)
         tables.append(sweep(settings, run, kept, model=smollm2))
@@ -120,29 +120,21 @@ def test_two_processes_of_this_machine_load_the_model_by_its_name_and_give_what_
         assert there[name].to_list() == expected, name
 
 
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules")
 def test_the_command_goes_on_with_what_an_import_of_the_module_has_computed(
     smollm2, tmp_path, monkeypatch
 ):
     """Run by name, a module is ``__main__``, and must find the results of the imported one."""
     monkeypatch.setattr(grid, "SETTINGS", replace(grid.SETTINGS, cache=tmp_path))
-    monkeypatch.setattr(grid, "load_model", lambda: smollm2)
+    for module in (grid, helpers.models.load):
+        monkeypatch.setattr(module, "load_model", lambda: smollm2)
     options = "--values 0 --n-train 2 --n-test 2 --epochs 1 --out".split()
     grid.main([*options, str(tmp_path / "import.csv")])
     kept = sorted((tmp_path / "sweeps").glob("*.json"))
-    (tmp_path / packed_model("smollm2").name).symlink_to(packed_model("smollm2"))
-    command = [
-        sys.executable,
-        "-m",
-        "helpers.activation_scaling.grid",
-        *options,
-        str(tmp_path / "command.csv"),
-    ]
-    subprocess.run(
-        command,
-        check=True,
-        cwd=Path(grid.__file__).parents[2],
-        env=os.environ | {"BOOK_CACHE": str(tmp_path)},
-    )
+    monkeypatch.setattr(sys, "argv", ["grid.py", *options, str(tmp_path / "command.csv")])
+    monkeypatch.setattr(helpers.settings, "SETTINGS", grid.SETTINGS)
+    with pytest.raises(SystemExit, match="^0$"):
+        runpy.run_module(grid.__name__, run_name="__main__", alter_sys=True)
     assert len(kept) == 4 and sorted((tmp_path / "sweeps").glob("*.json")) == kept
     assert (tmp_path / "command.csv").read_bytes() == (tmp_path / "import.csv").read_bytes()
 

@@ -198,7 +198,7 @@ HONEST = {
     + CELL
     + SHARE.replace("sum(hits)", "sum(pool.map(int, hits))"),
     "many-processes": "import multiprocessing, time\n"
-    "pool = multiprocessing.get_context('fork').Pool(12)\ntime.sleep(1.2)"
+    "pool = multiprocessing.get_context('fork').Pool(12)\ntime.sleep(0.8)"
     + CELL
     + SHARE.replace("sum(hits)", "sum(pool.map(int, hits))"),
     "joblib": "from joblib import Parallel, delayed\n"

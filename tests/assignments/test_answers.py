@@ -89,9 +89,14 @@ def namespaces(name: str) -> dict[str, dict]:
     space, before = {"__name__": "__main__"}, {}
     for cell in code_cells(name):
         before[marks(cell).grade_id] = dict(space)
-        if "look" not in cell.metadata.get("tags", []):
+        if not to_look_at(cell):
             assert not run([cell], {}, space)
     return before
+
+
+def to_look_at(cell: NotebookNode) -> bool:
+    """Whether a cell only shows something."""
+    return "look" in cell.metadata.get("tags", [])
 
 
 def faulty(name: str, part: str, fault: str) -> dict[str, str]:
@@ -103,7 +108,10 @@ def faulty(name: str, part: str, fault: str) -> dict[str, str]:
 
 @pytest.mark.parametrize("name", SETS)
 def test_the_reference_answers_pass_every_check(name: str) -> None:
-    assert not run(code_cells(name), {})
+    """What is only to be looked at is not run for the other tests."""
+    before = namespaces(name)
+    for cell in filter(to_look_at, code_cells(name)):
+        assert not run([cell], {}, dict(before[marks(cell).grade_id]))
 
 
 @pytest.mark.parametrize("name", SETS)
@@ -137,8 +145,12 @@ def test_a_wrong_answer_loses_its_part_and_the_check_says_why(
 def test_a_wrong_answer_that_leaves_traces_costs_no_other_part(
     name: str, part: str, fault: str
 ) -> None:
-    cells = [cell for cell in code_cells(name) if "look" not in cell.metadata.get("tags", [])]
-    assert list(run(cells, faulty(name, part, fault))) == [f"{part}-check"]
+    """Before its own part, everything is as with right answers."""
+    cells = code_cells(name)
+    start = [marks(cell).grade_id for cell in cells].index(part)
+    cells = [cell for cell in cells[start:] if not to_look_at(cell)]
+    raised = run(cells, faulty(name, part, fault), dict(namespaces(name)[part]))
+    assert list(raised) == [f"{part}-check"]
 
 
 @pytest.mark.parametrize("name", SETS)

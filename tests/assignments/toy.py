@@ -50,9 +50,10 @@ def write_source(folder: Path) -> Path:
             STUB.format(n=n) + f"\n    ### BEGIN SOLUTION\n    return [{n} * one for one in x]\n"
             "    ### END SOLUTION"
         )
+        # A part that is to be written out is checked in a sandbox more: two such will do.
+        own = f"own_work(times{n}, 'rank_correlation')\n" if n in (1, 2) else ""
         check = (
-            f"own_work(times{n}, 'rank_correlation')\n"
-            f"near(times{n}([2.0, 1.0]), [{2 * n}, {n}], '{n} times 2 and 1')\n"
+            f"{own}near(times{n}([2.0, 1.0]), [{2 * n}, {n}], '{n} times 2 and 1')\n"
             "### BEGIN HIDDEN TESTS\n"
             f"given = [{HIDDEN}, -3.0]\n"
             "with must_keep(given, 'the list was changed'):\n"

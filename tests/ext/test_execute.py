@@ -14,16 +14,18 @@ import psutil
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
-from book._ext import execute
-from book._ext.kernels import ROOT
+from book._ext import execute, kernels
+from book._ext.kernels import LIBRARIES, ROOT
 from book._ext.timings import seconds_of, write_timings
 from helpers.models.load import fingerprint
 
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch) -> None:
-    """Kernels start without a model: this one would have to be downloaded."""
+    """Kernels start without a model, which would have to be downloaded, and without libraries."""
     monkeypatch.setenv("BOOK_MODEL", "gpt2")
+    monkeypatch.setenv("BOOK_DEVICE", "cpu")
+    monkeypatch.setattr(kernels, "LIBRARIES", LIBRARIES[:1])
 
 
 def written(folder: Path, name: str, *cells: str, kernel: str = "python3") -> Path:
@@ -55,10 +57,12 @@ def test_one_that_fails_stops_no_other_and_is_told_with_its_cell(tmp_path, capsy
 
 @pytest.mark.parametrize("fork", [True, False])
 def test_a_forked_kernel_is_like_jupyter_s_own(tmp_path: Path, monkeypatch, fork: bool) -> None:
+    monkeypatch.setattr(kernels, "LIBRARIES", LIBRARIES)
     monkeypatch.setenv("BOOK_SEED", "41")
     monkeypatch.setenv("BOOK_PROFILE", "paper")
     profile = "from helpers.settings import SETTINGS; print(SETTINGS.profile)"
-    said = "import os, sys; print(os.getcwd(), sys.argv[1], sys.path[0] == str(os.getcwd()))"
+    said = "import os, sys; print(os.getcwd(), sys.argv[1], sys.path[0] == str(os.getcwd()), "
+    said += "'torch' in sys.modules)"
     draw = "import matplotlib.pyplot as plt\nplt.plot([1, 2]);"
     other = "import subprocess; print(subprocess.run(['false']).returncode)"
     seed = "from helpers.settings import SETTINGS; print(SETTINGS.seed)"
@@ -68,7 +72,7 @@ def test_a_forked_kernel_is_like_jupyter_s_own(tmp_path: Path, monkeypatch, fork
     printed = []
     for cell in outcome.notebook.cells:  # what a cell prints may come in parts
         printed.append("".join(output.get("text", "") for output in cell.outputs))
-    assert printed[:2] == ["paper\n", f"{tmp_path} -f False\n"]
+    assert printed[:2] == ["paper\n", f"{tmp_path} -f False {fork}\n"]
     assert "image/png" in outcome.notebook.cells[2].outputs[-1].data
     assert printed[3:] == ["1\n", "41\n"]
 
@@ -112,7 +116,9 @@ def test_when_the_head_is_ended_no_kernel_is_left(tmp_path: Path, how: signal.Si
     paths = [written(tmp_path, name, cell) for name in ("one", "two")]
     # A shell without job control has what it starts in the background ignore Ctrl-C.
     code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-    code += "import sys; from pathlib import Path; from book._ext.execute import execute_all; "
+    code += "import sys; from pathlib import Path; from book._ext import kernels; "
+    code += "kernels.LIBRARIES = kernels.LIBRARIES[:1]; "
+    code += "from book._ext.execute import execute_all; "
     code += "execute_all([Path(path) for path in sys.argv[1:]], 2, print)"
     head = subprocess.Popen(
         [sys.executable, "-c", code, *map(str, paths)],

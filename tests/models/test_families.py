@@ -21,7 +21,7 @@ from helpers.observable_propagation.observables import Observable
 from helpers.observable_propagation.patching import path_patching
 from helpers.observable_propagation.paths import path, path_feature, reading
 from helpers.observable_propagation.pull_back import NormGradients
-from tests.models.families import FAMILIES, PAGE, family, row, table
+from tests.models.families import BEGIN, END, FAMILIES, PAGE, family, row, table
 from tests.observable_propagation.one_path import gradient
 
 pytestmark = pytest.mark.unit
@@ -186,6 +186,16 @@ def test_a_module_that_does_something_else_is_noticed(tokenizer, name, formula) 
     assert formula in check(model).faults
 
 
-def test_the_table_on_the_models_page_is_what_the_families_give(tokenizer) -> None:
-    rows = [row(name, family(name, tokenizer)) for name in FAMILIES]
+def rows_on_the_page() -> list[str]:
+    return PAGE.read_text().partition(BEGIN)[2].partition(END)[0].splitlines()[2:]
+
+
+def test_the_models_page_says_of_a_family_what_it_gives(model, request) -> None:
+    name = request.node.callspec.params["model"]
+    assert row(name, model) in rows_on_the_page(), "run: python -m tests.models.families"
+
+
+def test_the_table_on_the_models_page_has_every_family_once_and_in_order() -> None:
+    rows = rows_on_the_page()
+    assert [line.split(" | ")[0] for line in rows] == [f"| {name}" for name in FAMILIES]
     assert table(rows) in PAGE.read_text(), "run: python -m tests.models.families"
