@@ -42,7 +42,6 @@ class Tab:
 
     def __init__(self, browser: Browser, own: tuple[str, ...], **options) -> None:
         self.page = browser.new_context(**options).new_page()
-        self.shows = ""  # the address
         self.seen = Visit()
 
         def refuse(route: Route) -> None:
@@ -70,10 +69,9 @@ class Tab:
 
     def open(self, address: str, width: int, color_scheme: str = "light") -> Visit:
         """Open a page, and return the record of what it does until the next is opened."""
-        if self.shows:
-            self.page.evaluate(FORGET)
-            self.page.goto("about:blank")  # what the last page still asks for ends here
-        self.seen, self.shows = Visit(), address
+        self.page.evaluate(FORGET)
+        self.page.goto("about:blank")  # what the last page still asks for ends here
+        self.seen = Visit()
         self.page.set_viewport_size({"width": width, "height": 800})
         self.page.emulate_media(media="null", color_scheme=color_scheme)
         self.page.mouse.move(0, 0)

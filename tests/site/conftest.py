@@ -49,13 +49,13 @@ def visit(tab, address) -> Callable[[str, int, str], Visit]:
     """What was seen of a page at a width, opened by a scheme.
 
     Each scheme opens it at a width of its own, once in a session, and then makes it narrower or
-    wider: a reader turns a phone, too. From files it is dark, from the server it is light.
+    wider: a reader turns a phone, too.
     """
 
     @cache
     def open_page(name: str, scheme: str) -> dict[int, Visit]:
-        widths, colors = (WIDTHS, "dark") if scheme == "file" else (WIDTHS[::-1], "light")
-        seen = tab(scheme).open(address(name, scheme), widths[0], colors)
+        widths = WIDTHS if scheme == "file" else WIDTHS[::-1]
+        seen = tab(scheme).open(address(name, scheme), widths[0])
         page, start = tab(scheme).page, time.monotonic()
         facts = {widths[0]: page.evaluate(FACTS)}
         page.set_viewport_size({"width": widths[1], "height": 800})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -38,13 +37,11 @@ KINDS = ["intro", "notation", "activation-scaling/one-prompt", "scorecard"]
 
 
 @pytest.fixture(scope="module", params=PAGES)
-def page(request: pytest.FixtureRequest, tab, address) -> Iterator[Page]:
+def page(request: pytest.FixtureRequest, tab, address) -> Page:
     """Every page, dark and on a laptop, opened once for all that look at it without a click."""
-    one, place = tab("file"), address(request.param, "file")
-    if one.shows != place:  # test_pages.py may have left it open
-        one.open(place, WIDTHS[1], "dark")
-    yield one.page
-    one.shows = "a page that was used"
+    dark = tab("page")
+    dark.open(address(request.param, "file"), WIDTHS[1], "dark")
+    return dark.page
 
 
 def stops_of(page: Page) -> list[dict]:
