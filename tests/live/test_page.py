@@ -30,7 +30,7 @@ from helpers.observable_propagation.observables import Observable
 from helpers.observable_propagation.pull_back import IgnoreNorms, NormWeights
 from helpers.prompts.prompts import Prompts
 from tests.conftest import BROWSERS, FLAGS
-from tests.site.browsing import SCHEMES, watch
+from tests.site.browsing import SCHEMES, Tab
 
 LIVE = Path(__file__).parents[2] / "_build" / "html" / "live"
 MISSING = not (LIVE / "index.html").is_file()
@@ -49,13 +49,12 @@ CLOSE = 1e-3  # nats
 def visit(request, browser, serve):
     """The page, ready, and what it asked for while it loaded."""
     root = LIVE.parent.as_uri() if request.param == "file" else serve(LIVE.parent)
-    context = browser.new_context(viewport={"width": 390, "height": 800})
-    page, seen = watch(context, (root,))
-    page.set_default_timeout(PATIENCE)
-    page.goto(f"{root}/live/index.html")
-    expect(page.locator("#curve svg")).to_be_visible(timeout=PATIENCE)
-    yield page, seen
-    context.close()
+    tab = Tab(browser, (root,))
+    tab.page.set_default_timeout(PATIENCE)
+    seen = tab.open(f"{root}/live/index.html", 390)
+    expect(tab.page.locator("#curve svg")).to_be_visible(timeout=PATIENCE)
+    yield tab.page, seen
+    tab.page.context.close()
 
 
 @pytest.fixture

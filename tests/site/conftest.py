@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cache, partial
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page
 
-from tests.site.browsing import WIDTHS, Visit, watch
+from tests.site.browsing import WIDTHS, Tab, Visit
 
 FACTS = Path(__file__).with_name("facts.js").read_text(encoding="utf-8")
 
@@ -38,54 +39,40 @@ def address(site: Path, server: str) -> Callable[[str, str], str]:
 
 
 @pytest.fixture(scope="session")
-def visit(browser: Browser, site: Path, server: str, address) -> Callable[[str, int, str], Visit]:
+def tab(browser: Browser, site: Path, server: str) -> Callable[..., Tab]:
+    """A tab by the name of its use and the options of its window, the same each time."""
+    return cache(lambda use, **options: Tab(browser, (site.as_uri(), server), **options))
+
+
+@pytest.fixture(scope="session")
+def visit(tab, address) -> Callable[[str, int, str], Visit]:
     """What was seen of a page at a width, opened by a scheme.
 
     Each scheme opens it at a width of its own, once in a session, and then makes it narrower or
     wider: a reader turns a phone, too.
     """
-    # One window: what a page has loaded, the next does not parse again.
-    window = cache(browser.new_context)
 
     @cache
     def open_page(name: str, scheme: str) -> dict[int, Visit]:
         widths = WIDTHS if scheme == "file" else WIDTHS[::-1]
-        page, seen = watch(window(), (site.as_uri(), server))
-        page.set_viewport_size({"width": widths[0], "height": 800})
-        page.goto(address(name, scheme), wait_until="load")
+        seen = tab(scheme).open(address(name, scheme), widths[0])
+        page, start = tab(scheme).page, time.monotonic()
         facts = {widths[0]: page.evaluate(FACTS)}
         page.set_viewport_size({"width": widths[1], "height": 800})
         facts[widths[1]] = page.evaluate(FACTS)
-        page.wait_for_timeout(200)  # milliseconds, to catch a script that asks for something late
-        page.close()
+        # Milliseconds since it was loaded, to catch a script that asks for something late.
+        page.wait_for_timeout(max(0, 200 - 1000 * (time.monotonic() - start)))
         return {width: replace(seen, facts=facts[width]) for width in widths}
 
     return lambda name, width, scheme: open_page(name, scheme)[width]
 
 
 @pytest.fixture(scope="session")
-def open_page(browser: Browser, site: Path, server: str, address) -> Callable:
-    """Opens a page in a window of its own, which the caller closes."""
+def opened(tab, address) -> Callable[..., tuple[Page, Visit]]:
+    """Opens a page in place of the one that was opened before, with options of the window."""
 
-    def open_page(name: str, width: int = WIDTHS[1], **options) -> tuple[Page, Visit]:
-        context = browser.new_context(viewport={"width": width, "height": 800}, **options)
-        page, seen = watch(context, (site.as_uri(), server))
-        page.goto(address(name, "file"), wait_until="load")
-        return page, seen
+    def open_page(name: str, width: int = WIDTHS[1], color_scheme: str = "light", **options):
+        one = tab("opened", **options)
+        return one.page, one.open(address(name, "file"), width, color_scheme)
 
     return open_page
-
-
-@pytest.fixture
-def opened(open_page) -> Iterator[Callable]:
-    """Opens a page in a window of its own, which is closed after the test."""
-    contexts = []
-
-    def open_for_a_test(*args, **options) -> tuple[Page, Visit]:
-        page, seen = open_page(*args, **options)
-        contexts.append(page.context)
-        return page, seen
-
-    yield open_for_a_test
-    for context in contexts:
-        context.close()
