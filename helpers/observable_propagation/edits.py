@@ -221,8 +221,9 @@ def leace(
             singular.
     """
     shrinkage = checks.real("shrinkage", shrinkage, 0, 1)
-    d = _difference(x, group).double()
-    centred = (x - x.mean(0)).double()
+    # On the CPU, since not every accelerator has 64-bit floats.
+    d = _difference(x, group).cpu().double()
+    centred = (x - x.mean(0)).cpu().double()
     covariance = centred.mT @ centred / len(x)
     identity = torch.eye(len(d), dtype=d.dtype, device=d.device)
     typical = covariance.diagonal().mean()
@@ -234,7 +235,8 @@ def leace(
         )
     read = torch.linalg.solve(covariance, d)
     read = read / (read @ d)
-    return Erasure(x.mean(0), read.to(x), _without(d, spared).to(x))
+    write = _without(d, None if spared is None else spared.cpu())
+    return Erasure(x.mean(0), read.to(x.dtype).to(x), write.to(x.dtype).to(x))
 
 
 def _difference(x: Tensor, group: Tensor) -> Vector:

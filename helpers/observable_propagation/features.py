@@ -87,7 +87,7 @@ def head_biases(
 
 
 def head_coordinates(
-    model: TransformerBridge, layer: int, *, norms: Norms = IGNORE
+    model: TransformerBridge, layer: int, *, norms: Norms = IGNORE, own_norm: bool = True
 ) -> Float[Tensor, "head d_head d_model"]:
     """A with A y = the head's feature vector in an orthonormal basis of all that it can read.
 
@@ -96,9 +96,10 @@ def head_coordinates(
 
     Args:
         norms: how the norms around attention are treated.
+        own_norm: if False, those of vectors that read the output of ln1 instead of its input.
     """
     W_V, W_O = head_weights(model, layer)
-    columns = to_input(model, layer, "attn", W_V.mT, norms)
+    columns = to_input(model, layer, "attn", W_V.mT, norms) if own_norm else W_V.mT
     every = torch.eye(model.cfg.d_model).to(W_O)
     return torch.linalg.qr(columns.mT).R @ W_O @ to_output(model, layer, "attn", every, norms).mT
 

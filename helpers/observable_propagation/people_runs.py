@@ -99,3 +99,26 @@ class PeopleRun:
             inputs[name] = values[women]
         found = direct_effects(model, self.observable, self.run.ends[women], moved, inputs)
         return found.cpu()
+
+
+@checked
+def post_norm_lengths(
+    model: TransformerBridge, runs: Sequence[Run], rows: Int[Tensor, " row"] | Sequence[int]
+) -> dict[str, float]:
+    """Mean ‖x‖ of the inputs of norms after attention at the last token, for ``NormWeights``.
+
+    Between a head and the logits such a norm divides as the final one does (section 4.4). Most
+    models have none: then there is nothing to measure.
+
+    Args:
+        runs: of several templates, which count alike.
+        rows: of every run.
+    """
+    hooks, lengths = post_norm_inputs(model), []
+    if not hooks:
+        return {}
+    for run in runs:
+        inputs = torch.stack(run.read(model, hooks, -1))  # [norm prompt d_model]
+        lengths.append(inputs[:, rows].norm(dim=-1).mean(-1))
+    means = torch.stack(lengths).mean(0).tolist()
+    return {hook.removesuffix(".hook_in"): mean for hook, mean in zip(hooks, means)}

@@ -22,6 +22,7 @@ from helpers.observable_propagation.pull_back import (
     head_weights,
     through_heads,
 )
+from tests.models.families import family
 
 pytestmark = pytest.mark.unit
 TOKENS = torch.arange(1, 8)[None]
@@ -96,10 +97,22 @@ def test_the_decomposition_equals_that_of_the_full_matrix(tiny) -> None:
         assert not torch.allclose(svd.write.mT * svd.values[:, None] @ svd.read, W_OV, atol=1e-2)
 
 
+@pytest.mark.parametrize("own_norm", [True, False])
 @pytest.mark.parametrize("norms", [IgnoreNorms(), NormWeights()])
-def test_coordinates_have_the_inner_products_of_the_feature_vectors(tiny, norms) -> None:
-    y = torch.randn(3, 32, dtype=tiny.W_U.dtype, generator=torch.Generator().manual_seed(3))
-    features = through_heads(tiny, 1, y, norms=norms)  # [3 head d_model]
-    coordinates = head_coordinates(tiny, 1, norms=norms) @ y.T  # [head d_head 3]
+def test_coordinates_have_the_inner_products_of_the_feature_vectors(tiny, norms, own_norm) -> None:
+    of_features(tiny, norms, own_norm)
+
+
+# A norm after attention is not the head's own: its weights stay.
+@pytest.mark.parametrize("own_norm", [True, False])
+def test_coordinates_know_the_norm_after_attention(tokenizer, own_norm) -> None:
+    of_features(family("Gemma 3", tokenizer), NormWeights({"blocks.1.ln1_post": 3.0}), own_norm)
+
+
+def of_features(model, norms, own_norm: bool) -> None:
+    how = {"norms": norms, "own_norm": own_norm}
+    y = torch.randn(3, 32, dtype=model.W_U.dtype, generator=torch.Generator().manual_seed(3))
+    features = through_heads(model, 1, y, **how)  # [3 head d_model]
+    coordinates = head_coordinates(model, 1, **how) @ y.T  # [head d_head 3]
     products = torch.einsum("ihm,jhm->hij", features, features)
     assert torch.allclose(coordinates.mT @ coordinates, products)

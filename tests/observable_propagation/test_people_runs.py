@@ -5,11 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 
+from helpers.models.direct import direct_attribution
 from helpers.models.formulas import facts
-from helpers.models.run import last_logits
+from helpers.models.resume import Run
+from helpers.models.run import last_logits, read_activations
+from helpers.observable_propagation.features import head_features
 from helpers.observable_propagation.observables import Observable
 from helpers.observable_propagation.patching import path_patching
-from helpers.observable_propagation.people_runs import PeopleRun
+from helpers.observable_propagation.people_runs import PeopleRun, post_norm_lengths
+from helpers.observable_propagation.pull_back import NormWeights
 from helpers.prompts.people import NamePrompts
 from tests.models.families import family
 
@@ -69,3 +73,36 @@ def test_a_model_whose_heads_are_not_as_computed_is_refused(tiny, n, monkeypatch
     monkeypatch.setitem(facts(tiny).faults, "attention", 0.5)
     with pytest.raises(ValueError, match="attention"):
         run.patching(tiny, PEOPLE)
+
+
+def test_lengths_behind_attention_are_means_over_rows_and_runs(tiny, tokenizer) -> None:
+    model = family("Gemma 3", tokenizer)
+    tokens = [NamePrompts.of(model, text, PEOPLE).tokens for text in (TEMPLATE, "w7 {name} w4")]
+    runs, rows, expected = [Run.of(model, each) for each in tokens], [0, 3], []
+    for each in tokens:
+        kept, _ = read_activations(model, each, ["blocks.1.ln1_post.hook_in"])
+        expected.append(kept["blocks.1.ln1_post.hook_in"][rows, -1].norm(dim=-1).mean())
+    found = post_norm_lengths(model, runs, rows)
+    assert list(found) == ["blocks.0.ln1_post", "blocks.1.ln1_post"]
+    assert found["blocks.1.ln1_post"] == pytest.approx(float(sum(expected) / 2))
+    assert post_norm_lengths(tiny, [Run.of(tiny, tokens[0])], rows) == {}
+
+
+def test_with_them_a_feature_vector_has_the_length_of_the_head_s_own_path(tokenizer) -> None:
+    """On one prompt: score · x · y, summed over tokens, is what direct attribution has."""
+    model = family("Gemma 3", tokenizer)
+    n = Observable.of(model, {"w3": 1, "w5": -1})
+    tokens = NamePrompts.of(model, TEMPLATE, PEOPLE[:1]).tokens
+    run, own = Run.of(model, tokens), direct_attribution(model, tokens, n.vector(model)).heads[0]
+    lengths = post_norm_lengths(model, [run], [0])
+    final = {"ln_final": run.ends[0].norm().item()}
+    names = [f"blocks.{layer}.{hook}" for layer in (0, 1) for hook in HOOKS]
+    x0, scores0, x1, scores1 = read_activations(model, tokens, names)[0].values()
+    scores = torch.stack([scores0, scores1])[:, 0, :, -1]  # [layer head source]
+    for norms, right in ((final | lengths, True), (final, False)):
+        y = head_features(model, n.vector(model), norms=NormWeights(norms), own_norm=False)
+        read = torch.einsum("lhm,lsm->lhs", y, torch.cat([x0, x1]))
+        assert torch.allclose(scores * read, own, rtol=1e-3, atol=1e-6) == right
+
+
+HOOKS = ("ln1.hook_out", "attn.hook_pattern")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.random import default_rng
+from scipy import stats
 
 from helpers.results.glue import glue_intervals
 from helpers.results.intervals import (
@@ -15,6 +16,7 @@ from helpers.results.intervals import (
     share_and_interval,
     student_interval,
 )
+from tests.results.test_rules import BOOK, code_cells
 
 pytestmark = pytest.mark.unit
 REPEATS = 1500
@@ -59,6 +61,55 @@ def test_intervals_of_rank_correlations_hold_the_truth_about_as_often(n: int) ->
         return a, r * a + (1 - r**2) ** 0.5 * rng.normal(size=n)
 
     assert 0.925 < coverage(rank_correlation, rho, draw, repeats=1000) < 0.98
+
+
+def of_page() -> dict:
+    """The functions of the chapter on shared features that jackknife the couplings' gain."""
+    page, names = BOOK / "observable-propagation" / "shared-features.ipynb", {"np": np}
+    names |= {"stats": stats, "how_judged": lambda *ids: None}
+    for source in code_cells(page):
+        if "def gain_over_constant(" in source or "def jackknifed(" in source:
+            exec(source, names)
+    return names
+
+
+N_HEADS, N_PEOPLE, N_POINTS, CONSTANT = 60, 24, 6, 0.8
+
+
+def readings(rng, slopes) -> torch.Tensor:
+    """What heads read for two observables, [observable 1 head person point]: y = slope · x, where
+    the slope differs from person to person, and noise; slopes come out as exact as the chapter's.
+    """
+    x = rng.normal(size=(N_HEADS, N_PEOPLE, N_POINTS))
+    own = slopes[:, None, None] + 0.04 * rng.normal(size=(N_HEADS, N_PEOPLE, 1))
+    y = own * x + 0.05 * rng.normal(size=x.shape)
+    return torch.tensor(np.stack([x, y]))[:, None]
+
+
+def covered(average) -> float:
+    """How often the interval of the share of a constant's error that couplings save holds it."""
+    rng, page = default_rng(1), of_page()
+    C = rng.uniform(0.5, 1.1, N_HEADS)
+    slopes = C + 0.15 * rng.normal(size=N_HEADS)
+    page |= {"couplings": torch.tensor(C)[None], "cosines": torch.tensor(C)[None] / 2}
+    if average is not None:
+        page["gain_over_constant"] = lambda slope, C, constant: (
+            1 - average(np.abs(slope - C), -1) / average(np.abs(slope - constant), -1)
+        )
+    truth = page["gain_over_constant"](slopes, C, CONSTANT)
+
+    def estimate(values):
+        return student_interval(page["jackknifed"](values, CONSTANT)[0])
+
+    return coverage(estimate, truth, lambda rng: [readings(rng, slopes)], repeats=200)
+
+
+def test_the_interval_of_what_couplings_save_holds_it_as_often_as_it_says() -> None:
+    assert covered(None) == pytest.approx(0.95, abs=0.04)
+
+
+def test_a_jackknife_of_medians_would_be_found() -> None:
+    assert covered(np.median) < 0.85
 
 
 def test_the_interval_is_students() -> None:

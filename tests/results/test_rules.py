@@ -86,7 +86,7 @@ def steered(rng: Generator) -> tuple:
     for _ in range(6):
         along = 0.3 * normal(rng, 21, 1)  # what each vector adds, and takes away
         minus, plus = 0.3 * normal(rng, 2, 21, 24) + np.stack([-along, along])
-        a, b = minus[1:].mean(1), plus[1:].mean(1)
+        a, b = minus[1:, ::2].mean(1), plus[1:, ::2].mean(1)  # on every second prompt
         both_ways = np.maximum(np.minimum(-a, b), np.minimum(a, -b))
         cases.append((minus[0], plus[0], both_ways))
     return (cases,)
