@@ -115,10 +115,11 @@ def _execute(path: Path, kernels: Kernels, show: Board) -> Outcome:
     try:
         client.execute()
     except CellExecutionError as failure:
-        # Which cell it was, since the error does not say.
-        index = next(i for i, cell in enumerate(notebook.cells) if _failed(cell))
+        # Which cell it was, since the error does not say, and its output may not either.
+        failed = [i for i, cell in enumerate(notebook.cells) if _failed(cell)]
+        where = f"cell {failed[0] + 1} of {n_cells}" if failed else show.states[path.stem]
         text = re.sub(r"\x1b\[[\d;]*m", "", str(failure)).strip()
-        error = f"cell {index + 1} of {n_cells}\n{text}"
+        error = f"{where}\n{text}"
     except DeadKernelError:
         error = f"{show.states[path.stem]}\nits kernel died; is there enough memory?"
     seconds = time.perf_counter() - start
