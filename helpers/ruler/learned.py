@@ -16,6 +16,7 @@ from helpers.activation_scaling.objective import Objective
 from helpers.activation_scaling.points import Points
 from helpers.models.checks import checked
 from helpers.prompts.prompts import Prompts
+from helpers.ruler.axes import counted
 from helpers.ruler.edits import (
     Edit,
     GatedVec,
@@ -50,13 +51,21 @@ class Learned(Method):
     sites: ClassVar[tuple[str, ...]] = ("resid_post",)
 
     def fitted(self, seen: Seen, layer: int) -> Intervention:
-        """The fitted intervention on prompts of the training prompts' length."""
+        """The fitted intervention on prompts of the training prompts' length; fitted once."""
         where = layer if self.layers == "each" else None
         like, n_pos = seen.model.W_U, seen.train.n_pos
         points = last_points(seen.model, n_pos, where, *self.sites)
+        key = self.kind, self.rate, points
+        if key in seen.kept:
+            fitted, cost = seen.kept[key]
+            seen.reused.update(cost)
+            return fitted
         theta = self.kind(points, dtype=like.dtype, device=like.device)
         how = {"learning_rate": self.rate, "epochs": seen.epochs, "seed": seen.task.seed}
-        return fit(seen.model, theta, seen.train, OBJECTIVE, **how).intervention
+        with counted(seen.model) as cost:
+            fitted = fit(seen.model, theta, seen.train, OBJECTIVE, **how).intervention
+        seen.kept[key] = fitted, cost
+        return fitted
 
     def make(self, seen: Seen, layer: int) -> Edit:
         return places_of(seen, self.fitted(seen, layer))

@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -39,12 +40,16 @@ class Seen:
         task: of which a method uses ``train`` and ``texts``; the rest is for the report.
         epochs: of those that learn.
         n_texts: of those that average over neutral texts and prefixes of them.
+        kept: what one method made and another takes too, with what it cost.
+        reused: the cost of what was taken so, as if it had been made each time.
     """
 
     model: TransformerBridge
     task: Ruled
     epochs: int = 12
     n_texts: int = 192
+    kept: dict[Hashable, tuple[Any, dict[str, float]]] = field(default_factory=dict, compare=False)
+    reused: Counter[str] = field(default_factory=Counter, compare=False)
 
     @property
     def train(self) -> Prompts:

@@ -69,9 +69,10 @@ def chosen(seen: Seen, benches: Benches, method: Method) -> tuple[Edit, float, d
     """
     found, costs = [], []
     for layer in layers_of(method, seen.model.cfg.n_layers):
+        before = seen.reused.copy()
         with counted(seen.model) as cost:
             edit = method.make(seen, layer)
-        costs.append(cost)
+        costs.append({name: cost[name] + seen.reused[name] - before[name] for name in cost})
         beta = 1.0 if isinstance(edit, InFront) else strength_for(benches.choose, edit, MAIN)
         (both,), base = benches.train.both(edit, [beta]), benches.train.base
         found.append((gained(both, base, seen.train)["E0"], edit, beta))

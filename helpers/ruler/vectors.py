@@ -88,7 +88,8 @@ def end_feature(seen: Seen, m: Vectors) -> Vectors:
 class LeastNorm(Method):
     """At the end: the shortest vector that moves the answers' difference and not their sum."""
 
-    name, source, needs, layers = "least-norm vector", DUNEFSKY, "answers", "end"
+    name, source, needs = "least-norm vector", DUNEFSKY, "answers, training prompts"
+    layers = "end"
 
     def make(self, seen: Seen, layer: int) -> Edit:
         model = seen.model
@@ -105,9 +106,10 @@ class LeastNorm(Method):
 
 @register
 class Projection(Method):
-    """At the end: what the observable's feature vector reads is set, whatever it was."""
+    """At the end: what the observable reads is set, whatever it was, if β is at least 1."""
 
-    name, source, needs, layers = "projection", DUNEFSKY, "answers", "end"
+    name, source, needs = "projection", DUNEFSKY, "answers, training prompts"
+    layers = "end"
 
     def make(self, seen: Seen, layer: int) -> Edit:
         def features(prompts: Prompts) -> Vectors:
@@ -150,7 +152,7 @@ class Pullback(Method):
     each would cost as much, and one prefix of each text has to do.
     """
 
-    name, source, needs = "Jacobian pullback", "hernandez2024linearity", "answers"
+    name, source, needs = "Jacobian pullback", "hernandez2024linearity", "answers, neutral texts"
 
     def make(self, seen: Seen, layer: int) -> Edit:
         def vectors(prompts: Prompts) -> Vectors:

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
+from helpers.activation_scaling.fitting import fit
 from helpers.models.resume import Run
 from helpers.models.run import last_logits
 from helpers.observable_propagation.edits import edited
-from helpers.ruler import table
+from helpers.ruler import learned, table
 from helpers.ruler.axes import BUDGETS, MAIN, N_CHOOSE, N_POS, N_REPORT, Benches, counted, measured
 from helpers.ruler.edits import Edit, ToldVec, last_points
 from helpers.ruler.instruction import InFront
@@ -142,6 +143,17 @@ def test_the_layer_with_the_greatest_gain_is_chosen(model, task, best: int) -> N
     method.best = best
     edit, beta, _ = table.chosen(Seen(model, task), Benches(model, task), method)
     assert edit.layer == best and beta > 0
+
+
+def test_a_fit_that_two_methods_take_is_made_once_and_counted_twice(model, task, monkeypatch):
+    fits = []
+    monkeypatch.setattr(learned, "fit", lambda *args, **how: fits.append(1) or fit(*args, **how))
+    seen, benches = Seen(model, task, epochs=2), Benches(model, task)
+    kinds = (learned.Scalars, learned.ShuffledScalars, learned.Vectors)
+    costs = [table.chosen(seen, benches, kind())[2] for kind in kinds]
+    assert len(fits) == 2
+    passes = [(cost["forward"], cost["backward"]) for cost in costs]
+    assert passes[0] == passes[1] == passes[2] and passes[0][1] > 0
 
 
 class Constant(Method):
