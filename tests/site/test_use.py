@@ -152,6 +152,20 @@ def test_no_code_and_no_table_of_a_chapter_is_cut_on_a_laptop(page: Page) -> Non
     assert frames.count() > 5 and frames.evaluate_all(cut) == 0
 
 
+def test_no_table_is_cut_once_a_narrow_window_has_been_made_wide(opened) -> None:
+    page, seen = opened("observable-propagation/bias-search", WIDTHS[0])
+    page.set_viewport_size({"width": WIDTHS[1], "height": 800})
+    frames = "article :is(.output, .text_html, .scrolls)"
+    page.wait_for_function(
+        """frames => [...document.querySelectorAll(frames)].every(
+          each => each.scrollWidth <= each.clientWidth + 1
+        )""",
+        arg=frames,
+        timeout=5000,
+    )
+    assert page.locator(frames).count() > 5 and not seen.console
+
+
 def test_a_heading_is_no_heavier_than_the_one_above_it(opened) -> None:
     page, _ = opened("reference")
     look = "element => [getComputedStyle(element).fontWeight, getComputedStyle(element).fontSize]"

@@ -92,8 +92,16 @@ function fitTables() {
   }
 }
 
-window.addEventListener("load", fitTables);
-window.addEventListener("resize", fitTables);
+// The room changes with the window, and again when a side bar has opened or closed.
+window.addEventListener("load", () => {
+  let width = 0;
+  const observer = new ResizeObserver(([{ contentRect }]) => {
+    if (contentRect.width === width) return;
+    width = contentRect.width;
+    requestAnimationFrame(fitTables);
+  });
+  for (const article of document.querySelectorAll("article")) observer.observe(article);
+});
 
 // On paper: dark on light, and tables no wider than the paper.
 const PAPER = 640; // pixels between the margins of A4
