@@ -26,7 +26,7 @@ KIT, MANIFEST = Path("_build/gpu-kit"), "kit.json"
 # book's versions, whatever the machine has.
 PINNED = "transformers transformer-lens huggingface-hub tokenizers".split()
 WANTED = "gguf moocore platformdirs nbclient ipykernel pytest matplotlib seaborn joblib".split()
-WANTED += ["cloudpickle"]
+WANTED += ["cloudpickle", "scipy"]
 # Dependencies of these that nothing here uses: a training log, a debugger, completion.
 UNUSED = {"wandb", "debugpy", "jedi"}
 PYTORCH = re.compile(r"torch|triton|(nvidia|cuda)[-_].*")  # of the machine itself

@@ -6,10 +6,10 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
-from playwright.sync_api import Browser, sync_playwright
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformer_lens.model_bridge import TransformerBridge
 from transformers import (
@@ -28,6 +28,9 @@ from transformers import (
 
 from helpers.models.load import freeze, load_model
 from helpers.prompts.prompts import Prompts, join
+
+if TYPE_CHECKING:  # a machine that runs tests/gpu need not have it
+    from playwright.sync_api import Browser
 
 torch.set_num_threads(1)  # tiny models gain nothing from more, and other work may run beside
 
@@ -194,6 +197,8 @@ def browser() -> Iterator[Browser]:
         reason = f"no browser: none of {', '.join(BROWSERS)} is on the PATH"
         # On a CI machine a test that does not run must not look like one that passed.
         pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
+    from playwright.sync_api import sync_playwright
+
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=programs[0], args=FLAGS)
         yield browser

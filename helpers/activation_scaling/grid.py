@@ -82,9 +82,9 @@ def run_batch(
 
     Returns:
         ``rows``, one for each objective: E0, F and M0, minus the number of places with a parameter
-        that counts (``M_places``), and E0 and F of the same parameters at shuffled points; or the
-        ``error`` of a fit that failed. ``at_once``, the objectives in a batch; ``peak``, the most
-        GPU memory in use, in bytes.
+        that counts (``M_places``), E0 of the untouched model (``E0_base``), and E0 and F of the
+        same parameters at shuffled points; or the ``error`` of a fit that failed. ``at_once``, the
+        objectives in a batch; ``peak``, the most GPU memory in use, in bytes.
     """
     data = _task(model, task, n_train, n_test, seed)
     fit_to = data.train if n_fit is None else data.train.at(range(n_fit))
@@ -119,6 +119,7 @@ def _row(
         "E0_train": train.E0,
         "F_train": train.F,
         "E0": test.E0,
+        "E0_base": test.E0_base,
         "F": test.F,
         "M0": test.M0,
         "M_places": -count_places(intervention),
@@ -195,10 +196,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--n-fit", **fit_to, help="fit to so many of the training prompts")
     parser.add_argument("--first-layer", type=_at_least(0, int), default=0)
     parser.add_argument("--pruned", action="store_true", help="without negligible parameters")
+    parser.add_argument("--first-seed", type=_at_least(0, int), default=0)
     for name, default in {"seeds": 1, "n-train": 8, "n-test": 8, "epochs": 25}.items():
         parser.add_argument(f"--{name}", type=_at_least(1, int), default=default)
-    for name, default in {"scalar": 1e-2, "vector": 3e-3}.items():
-        parser.add_argument(f"--rate-{name}", type=_at_least(1e-12), default=default)
+    parser.add_argument("--rate-scalar", type=_at_least(1e-12), default=1e-2)
+    parser.add_argument("--rate-vector", type=_at_least(1e-12), default=3e-3)
     given = parser.parse_args(arguments)
     # Refuse before any long work a place that cannot be written, or a scheduler that is not there.
     for name in ("values", "lambda_f", "lambda_m", "margin", "n_fit"):
@@ -220,8 +222,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in ("lambda_f", "lambda_m", "margin"):
         chosen = getattr(given, name) or given.values
         axes[name] = [int(value) if value == int(value) else value for value in chosen]
-    settings = grid(**axes, seeds=range(given.seeds))
-    tables = []
+    drawn, tables = range(given.first_seed, given.first_seed + given.seeds), []
+    settings = grid(**axes, seeds=drawn)
     for n_fit in given.n_fit:
         each = sizes | {"n_fit": n_fit}
         kept = store(model, SETTINGS.cache / "sweeps", **each)
@@ -231,14 +233,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             found = sweep(settings, partial(run, **each), kept, model=model, retry_failed=True)
         tables.append(found.assign(n_fit=n_fit or given.n_train))
     table = pd.concat(tables, ignore_index=True)
-    # A table with failed settings must not replace one without.
-    failed = table["error"][table["error"] != ""]
-    out = given.out
-    if len(failed):
+    failed, out = table["error"][table["error"] != ""], given.out
+    if len(failed):  # must not replace a table without
         out = out.with_name(f"{out.stem}-incomplete.csv")
         for error, count in failed.value_counts().head(5).items():
             print(f"{count} settings failed with {error}", file=sys.stderr)
-    record(table, out, provenance(model, **sizes, **axes, seeds=given.seeds))
+    record(table, out, provenance(model, **sizes, **axes, seeds=[*drawn]))
     print(f"{len(table)} settings, {len(failed)} of them failed; recorded in {out}")
     return int(len(failed) > 0)
 

@@ -50,12 +50,19 @@ def test_failed_settings_are_told_and_retried_and_replace_no_good_table(command,
     assert again["seconds"][kept].tolist() == table["seconds"][kept].tolist()
 
 
+def test_draws_of_prompts_that_nobody_has_seen_are_asked_for_by_the_first_seed(command, tmp_path):
+    assert command("--values", "0", "--first-seed", "3", "--seeds", "2") == 0
+    table, origin = read_record(tmp_path / "grid.csv")
+    assert set(table["seed"]) == {3, 4} and origin["settings"]["seeds"] == [3, 4]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (["--out", "grid.json"], "--out: .* ends in .csv"),
         (["--out", "/proc/none/grid.csv"], "--out: no table can be written to"),
         (["--seeds", "0"], "--seeds: 0 must be at least 1"),
+        (["--first-seed", "-1"], "--first-seed: -1 must be at least 0|expected one argument"),
         (["--epochs", "2.5"], "--epochs: invalid"),
         (["--values", "1", "-1"], "--values: -1 must be at least 0|expected at least one"),
         (["--values", "nan"], "--values: nan must be"),

@@ -8,6 +8,7 @@ import sys
 import zipfile
 from pathlib import Path
 
+import nbformat
 import pandas as pd
 import pytest
 
@@ -97,6 +98,55 @@ def test_what_a_machine_has_is_left_out_unless_its_version_will_not_do() -> None
     some = gpu_kit.needed({"numpy": "2.5.2", "einops": "", "transformers": "5.23.0", "dill": "0.5"})
     # The book's transformers is taken in any case, and this dill is too new.
     assert set(everything) - set(some) == {"numpy", "einops"}
+
+
+# A machine that lacks all that the kit does not bring: imports of anything else fail.
+BARE = """
+import sys
+from importlib.machinery import PathFinder
+from benchmarks import gpu_kit
+
+there = {"pip", "setuptools", "steering-book", *gpu_kit.needed({})}
+there |= set("filelock fsspec jinja2 markupsafe mpmath networkx sympy".split())  # PyTorch's own
+lacking = set()
+
+def brought(name):
+    return gpu_kit._name(name) in there or gpu_kit.PYTORCH.fullmatch(gpu_kit._name(name))
+
+for module, owners in gpu_kit.metadata.packages_distributions().items():
+    if not any(map(brought, owners)):
+        lacking.add(module)
+
+class Bare(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        if name.split(".")[0] not in lacking:
+            return super().find_spec(name, path, target)
+
+    @classmethod
+    def find_distributions(cls, *context):
+        return (one for one in super().find_distributions(*context) if brought(one.name))
+
+sys.meta_path[:] = [Bare if finder is PathFinder else finder for finder in sys.meta_path]
+"""
+
+
+def bare(code: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-c", BARE + code]
+    return subprocess.run(command, cwd=gpu.ROOT, capture_output=True, text=True)
+
+
+def test_the_kit_brings_whatever_the_tests_and_the_chapter_import() -> None:
+    notebook = nbformat.read(gpu.ROOT / "book/observable-propagation/errata.ipynb", as_version=4)
+    cells = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    lines = [line for cell in cells for line in cell.splitlines()]
+    chapter = [line for line in lines if line.startswith(("import ", "from "))]
+    assert len(chapter) > 5
+    tests = ["import benchmarks.gpu, tests.conftest, tests.gpu.test_gpu, pytest, ipykernel"]
+    stand_in = ["import types; sys.modules['myst_nb'] = types.SimpleNamespace(glue=print)"]
+    done = bare("\n".join(tests + stand_in + chapter))
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "No module named 'playwright'" in bare("import playwright").stderr
 
 
 @pytest.fixture
