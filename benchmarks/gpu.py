@@ -52,6 +52,10 @@ MEMORY_GB = 24  # what the large model may take
 LARGE = {"n_layer": 48, "n_head": 25, "n_embd": 1600, "n_positions": 1024, "vocab_size": 50257}
 SMALL = {"n_layer": 2, "n_head": 2, "n_embd": 16, "n_positions": 64, "vocab_size": 99}
 AXES = ["seed", "task", "method", "lambda_f", "lambda_m", "margin"]
+# Without the options of pyproject.toml and the conftest.py of notebooks: the machine need not
+# have what they are for.
+GPU_TESTS = ["-o", "addopts=", "--confcutdir=tests", "-p", "no:cacheprovider", "-m", "gpu"]
+GPU_TESTS += ["--durations=10", "-ra", "tests/gpu"]
 Row = dict[str, Any]
 
 
@@ -61,10 +65,8 @@ Row = dict[str, Any]
 def tests(given: argparse.Namespace) -> Iterator[Row]:
     """Run the tests marked ``gpu`` in a process; its output is kept beside the table."""
     report = given.out / "tests.xml"
-    # Without the options of pyproject.toml: the machine need not have what they are for.
-    command = [sys.executable, "-m", "pytest", "-o", "addopts=", "-p", "no:cacheprovider"]
-    command += ["-m", "gpu", "-k", given.keyword, "--durations=10", "-ra", f"--junitxml={report}"]
-    command += ["tests/gpu", *(["--gpu-stand-in"] if given.device.type == "cpu" else [])]
+    command = [sys.executable, "-m", "pytest", *GPU_TESTS, f"--junitxml={report}"]
+    command += ["-k", given.keyword, *(["--gpu-stand-in"] if given.device.type == "cpu" else [])]
     with (given.out / "tests.txt").open("w") as log:
         subprocess.run(command, cwd=ROOT, stdout=log, stderr=log)
     suite = next(ElementTree.parse(report).iter("testsuite")).attrib

@@ -24,6 +24,7 @@ from helpers.models import direct
 from helpers.models.checks import checked, real, vectors, whole
 from helpers.models.formulas import require
 from helpers.models.hooks import hooked
+from helpers.models.prefix import together
 from helpers.models.resume import Run
 from helpers.models.run import HOOKS, last_logits, read_activations, unembed
 from helpers.models.tokens import check_one_length
@@ -97,9 +98,8 @@ def activ_patch(
 ) -> Maps:
     """Activation patching: the fall of the logit difference when one activation is swapped.
 
-    α_k = LD(x) − LD(x with h_k ← h'_k), a forward pass for each prompt and point. A swap changes
-    nothing in front of its layer and position, so each pass starts there; a swap for an equal
-    activation changes nothing at all.
+    α_k = LD(x) − LD(x with h_k ← h'_k), for each prompt and point a forward pass from its layer and
+    position, or the first of several. A swap for an equal activation changes nothing.
 
     Args:
         other: h', from :func:`activations` of counterfactuals or :func:`noised_activations`.
@@ -115,29 +115,29 @@ def activ_patch(
     _check_other(other, own)
     base = logit_diff(unembed(model, run.ends), prompts.correct, prompts.wrong)
     scores = {place: wide(h[..., 0] * 0) for place, h in own.items()}
-    for layer, pos in product(points.layers, points.positions):
-        # The swaps here that change anything: of a site, a prompt and, where there are any, a head.
+    rows = len(prompts) * len(points.sites)
+    for layer, group in product(points.layers, together(points.positions, rows, base.device)):
+        first, positions = group[0], torch.tensor(group, device=base.device)
+        # The swaps that change anything: a site, a prompt, which position and, if any, which head.
         found = []
         for number, site in enumerate(points.sites):
-            changed = (other[site, layer][:, pos] != own[site, layer][:, pos]).any(-1)
-            spots = changed.reshape(len(prompts), -1).nonzero()
+            changed = (other[site, layer][:, group] != own[site, layer][:, group]).any(-1)
+            spots = changed.reshape(*changed.shape[:2], -1).nonzero()
             found.append(torch.cat([torch.full_like(spots[:, :1], number), spots], dim=1))
         for swaps in torch.cat(found).split(size):
             hooks, places = [], []
             for number, site in enumerate(points.sites):
                 at = (swaps[:, 0] == number).nonzero()[:, 0]
-                where = swaps[at, 1:].T if points.heads(site) else swaps[at, 1:2].T
-                row, *head = where
-                h_other = other[site, layer][row, pos, *head]
-                swap = partial(_swap, at=(at, 0, *head), h_other=h_other)
-                hooks.append((_hook((site, layer)), swap))
-                places.append((at, (site, layer), (row, pos, *head)))
+                row, nth, *head = swaps[at, 1 : None if points.heads(site) else 3].T
+                where = row, positions[nth], *head
+                swap = {"at": (at, where[1] - first, *head), "h_other": other[site, layer][where]}
+                hooks.append((_hook((site, layer)), partial(_swap, **swap)))
+                places.append((at, (site, layer), where))
             if not len(row := swaps[:, 1]):
                 continue
             with hooked(model, hooks):
-                logits = unembed(model, run.edited(model, layer, pos, lambda x: x, row))
-            gap = logit_diff(logits, prompts.correct[row], prompts.wrong[row])
-            fall = base[row] - gap
+                logits = unembed(model, run.edited(model, layer, first, lambda x: x, row))
+            fall = base[row] - logit_diff(logits, prompts.correct[row], prompts.wrong[row])
             for at, place, where in places:
                 scores[place][where] = fall[at]
     return _as_maps(scores, points, mean)

@@ -193,6 +193,7 @@ def convert(gguf: Path, into: Path) -> None:
     with nullcontext() if sys.stderr.isatty() else redirect_stderr(io.StringIO()):
         tokenizer = AutoTokenizer.from_pretrained(**source)
         model = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
+    tokenizer.init_kwargs["local_files_only"] = False  # true offline, and it would be saved
     tokenizer.save_pretrained(into)
     config = model.config.to_dict()
     # transformers refuses to save a dequantised model, though its weights are plain floats.
