@@ -82,9 +82,9 @@ def run_batch(
 
     Returns:
         ``rows``, one for each objective: E0, F and M0, minus the number of places with a parameter
-        that counts (``M_places``), E0 of the untouched model (``E0_base``), and E0 and F of the
-        same parameters at shuffled points; or the ``error`` of a fit that failed. ``at_once``, the
-        objectives in a batch; ``peak``, the most GPU memory in use, in bytes.
+        that counts (``M_places``), and E0 and F of the same parameters at shuffled points; or the
+        ``error`` of a fit that failed. ``at_once``, the objectives in a batch; ``peak``, the most
+        GPU memory in use, in bytes.
     """
     data = _task(model, task, n_train, n_test, seed)
     fit_to = data.train if n_fit is None else data.train.at(range(n_fit))
@@ -119,7 +119,6 @@ def _row(
         "E0_train": train.E0,
         "F_train": train.F,
         "E0": test.E0,
-        "E0_base": test.E0_base,
         "F": test.F,
         "M0": test.M0,
         "M_places": -count_places(intervention),

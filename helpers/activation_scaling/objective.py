@@ -208,7 +208,7 @@ class Evaluation:
     """Section 3.4: E_0, F and M_0 of an intervention on a set of prompts; each is best at 0.
 
     Attributes:
-        E0, E0_base: effectiveness at margin 0, in nats; that of the untouched model.
+        E0: effectiveness at margin 0, in nats.
         F: faithfulness, in nats.
         M0: minus the number of non-negligible parameters.
         swapped: share of the prompts whose answers both signs of β swap.
@@ -216,7 +216,6 @@ class Evaluation:
     """
 
     E0: float
-    E0_base: float
     F: float
     M0: int
     swapped: float
@@ -235,10 +234,9 @@ class Evaluation:
         wrong: Answers,
     ) -> Evaluation:
         """From the logits at β = 1, −1 and 0."""
-        up, down, none = (logit_diff(one, correct, wrong) for one in (plus, minus, base))
+        up, down = (logit_diff(logits, correct, wrong) for logits in (plus, minus))
         return cls(
             E0=swap_gap(up, down).mean().item(),
-            E0_base=swap_gap(none, none).mean().item(),
             F=faithfulness(plus, minus, base).item(),
             M0=int(minimality(theta, 0)),
             swapped=((up > 0) & (down < 0)).float().mean().item(),
