@@ -14,8 +14,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from transformers import AutoTokenizer
 
 from helpers.models import packed
+from tests.conftest import random_hf
 
 pytestmark = pytest.mark.unit
 CONVERTED = {"model.safetensors": b"w" * 1000, "config.json": b"{}"}
@@ -231,3 +233,19 @@ def test_the_parts_are_put_together_in_order_and_the_terms_shown(stand_in, tmp_p
         packed.assemble(turned, paths[::-1], tmp_path / "gguf")
     packed.packed_model("toy", stand_in[0])
     assert "the terms of toys" in capsys.readouterr().err
+
+
+def test_without_a_network_a_model_is_converted_to_the_same_files(tmp_path, monkeypatch, tokenizer):
+    hf = random_hf("HuggingFaceTB/SmolLM2-135M-Instruct")
+    hf.config.quantization_config, hf.config._name_or_path = {}, str(tmp_path)
+    monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", lambda *_, **how: hf)
+    tokenizer.save_pretrained(tmp_path)
+    read, made = AutoTokenizer.from_pretrained, []
+    for offline in (False, True):  # transformers sets the option when HF_HUB_OFFLINE is set
+        tokens = read(tmp_path, local_files_only=offline)
+        monkeypatch.setattr(AutoTokenizer, "from_pretrained", lambda one=tokens, **how: one)
+        into = tmp_path / str(offline)
+        into.mkdir()
+        packed.convert(tmp_path / "model.gguf", into)
+        made.append({path.name: path.read_bytes() for path in into.iterdir()})
+    assert made[0] == made[1] and "tokenizer_config.json" in made[0]
