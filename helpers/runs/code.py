@@ -10,6 +10,7 @@ import ast
 import hashlib
 import os
 import re
+import sys
 import sysconfig
 from collections.abc import Iterable, Iterator
 from functools import cache
@@ -74,8 +75,16 @@ def files_digest(files: Iterable[Path], root: Path = ROOT) -> str:
 
 def is_own(path: Path) -> bool:
     """Whether a file is neither Python's nor an installed package's; those are not followed."""
-    installed = {"site-packages", "dist-packages"} & set(path.parts) or path.is_relative_to(STDLIB)
+    installed = {"site-packages", "dist-packages"} & set(path.parts)
+    installed = installed or any(map(path.is_relative_to, _libraries(*sys.path)))
     return path.is_relative_to(PACKAGE) or not installed
+
+
+@cache
+def _libraries(*places: str) -> list[Path]:
+    """The folder of Python's own modules, and those that packages are installed in."""
+    found = [Path(place).resolve() for place in places if any(Path(place).glob("*.dist-info"))]
+    return [STDLIB, *found]
 
 
 @cache
@@ -144,7 +153,9 @@ def _contents(path: Path, base: Path) -> Iterator[Path]:
 
 def _named(string: str, folder: Path, root: Path, known: dict) -> Iterator[Path]:
     """The files that a string in code may name: a module, a file, a folder, a pattern of files."""
-    if not re.search(r"\w", string) or re.search(r"[\0\n]", string) or len(string.encode()) > 200:
+    if not re.search(r"\w", string) or re.search(r"[\0\n\ud800-\udfff]", string):
+        return
+    if len(string.encode()) > 200:  # no file's name is as long
         return
     if re.fullmatch(r"\w+(\.\w+)*", string):
         yield from _modules(0, string, folder, root if "." in string else folder, known)

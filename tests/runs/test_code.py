@@ -17,7 +17,7 @@ import pytest
 from IPython.core.inputtransformer2 import TransformerManager
 
 from helpers.activation_scaling import grid
-from helpers.runs.code import ROOT, files_of
+from helpers.runs.code import ROOT, files_of, is_own
 from helpers.runs.digest import digest_of
 from helpers.settings import Settings
 from tests.conftest import random_model
@@ -89,6 +89,8 @@ BESIDE = "book/chapters/beside book/chapters/second"
         ("FOLDER / f'{task}-b.csv'", "book/results/grid-b.csv"),
         ("'..', '.', '/', 'book', '*', 'and so on.', f'{x}.{y}', f'{x}.csv2'", ""),
         ("this is no Python", ""),
+        (r"half = '\ud800'", ""),  # a string that no file can be named
+        (f"long = {'ü' * 150!r}", ""),
     ],
 )
 def test_source_is_followed_to_every_file_that_it_reaches(root: Path, source: str, reached: str):
@@ -104,6 +106,18 @@ def test_the_grid_reaches_its_helpers_and_their_data_but_no_installed_package():
     reached = "helpers/models/load.py helpers/settings.py helpers/prompts/data/names.csv"
     assert names > set(reached.split())
     assert not [name for name in names if name.startswith((".venv", "helpers/figures", "book"))]
+
+
+def test_packages_that_are_installed_in_a_folder_of_their_own_are_not_followed(
+    tmp_path: Path, monkeypatch
+):
+    module = tmp_path / "library.py"
+    module.touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    assert is_own(module)
+    (tmp_path / "library-1.0.dist-info").mkdir()  # as pip install --target leaves it
+    monkeypatch.syspath_prepend(tmp_path / "elsewhere")
+    assert not is_own(module) and is_own(ROOT / "helpers" / "settings.py")
 
 
 # Functions that were typed
