@@ -173,7 +173,7 @@ def large(given: argparse.Namespace) -> Iterator[Row]:
 
     sizes = SMALL if given.small else LARGE
     made, model = row("making it", "", lambda: random_gpt2(sizes, given.device))
-    # The checkpoint's parameters: the bridge holds query, key and value weights a second time.
+    # The checkpoint's parameters: the bridge names query, key and value weights a second time.
     with torch.device("meta"):
         size = GPT2LMHeadModel(GPT2Config(**sizes)).num_parameters()
     yield made | {"note": f"{size / 1e9:.2f} billion parameters, {4 * size / 1e9:.1f} GB"}
