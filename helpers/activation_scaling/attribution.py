@@ -8,7 +8,7 @@ correct answer, so that scaling it up should too.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import product
 
@@ -24,7 +24,6 @@ from helpers.models import direct
 from helpers.models.checks import checked, real, vectors, whole
 from helpers.models.formulas import require
 from helpers.models.hooks import hooked
-from helpers.models.prefix import together
 from helpers.models.resume import Run
 from helpers.models.run import HOOKS, last_logits, read_activations, unembed
 from helpers.models.tokens import check_one_length
@@ -99,7 +98,7 @@ def activ_patch(
     """Activation patching: the fall of the logit difference when one activation is swapped.
 
     α_k = LD(x) − LD(x with h_k ← h'_k), for each prompt and point a forward pass from its layer and
-    position, or the first of several. A swap for an equal activation changes nothing.
+    position on (on a GPU, the first position). A swap for an equal activation changes nothing.
 
     Args:
         other: h', from :func:`activations` of counterfactuals or :func:`noised_activations`.
@@ -107,24 +106,22 @@ def activ_patch(
         batch_size: rows in one forward pass.
 
     Raises:
-        ValueError: as :func:`activations`; points without positions; other activations that are
-            missing or of another shape.
+        ValueError: as :func:`activations`; points without positions; an ``other`` that lacks some.
     """
     size = whole("batch_size", batch_size)
     own, run = activations(model, prompts.tokens, points), Run.of(model, prompts.tokens)
     _check_other(other, own)
     base = logit_diff(unembed(model, run.ends), prompts.correct, prompts.wrong)
     scores = {place: wide(h[..., 0] * 0) for place, h in own.items()}
-    rows = len(prompts) * len(points.sites)
-    for layer, group in product(points.layers, together(points.positions, rows, base.device)):
-        first, positions = group[0], torch.tensor(group, device=base.device)
+    for layer, group in product(points.layers, _groups(points.positions, base.device)):
+        first, positions = min(group), torch.tensor(group, device=base.device)
         # The swaps that change anything: a site, a prompt, which position and, if any, which head.
         found = []
         for number, site in enumerate(points.sites):
             changed = (other[site, layer][:, group] != own[site, layer][:, group]).any(-1)
             spots = changed.reshape(*changed.shape[:2], -1).nonzero()
             found.append(torch.cat([torch.full_like(spots[:, :1], number), spots], dim=1))
-        for swaps in torch.cat(found).split(size):
+        for swaps in filter(len, torch.cat(found).split(size)):
             hooks, places = [], []
             for number, site in enumerate(points.sites):
                 at = (swaps[:, 0] == number).nonzero()[:, 0]
@@ -133,8 +130,7 @@ def activ_patch(
                 swap = {"at": (at, where[1] - first, *head), "h_other": other[site, layer][where]}
                 hooks.append((_hook((site, layer)), partial(_swap, **swap)))
                 places.append((at, (site, layer), where))
-            if not len(row := swaps[:, 1]):
-                continue
+            row = swaps[:, 1]
             with hooked(model, hooks):
                 logits = unembed(model, run.edited(model, layer, first, lambda x: x, row))
             fall = base[row] - logit_diff(logits, prompts.correct[row], prompts.wrong[row])
@@ -143,10 +139,13 @@ def activ_patch(
     return _as_maps(scores, points, mean)
 
 
+def _groups(positions: Sequence[int], device: torch.device) -> list[list[int]]:
+    """Positions that share runs: all on a GPU, to which small runs cost more than long ones."""
+    return [[pos] for pos in positions] if device.type == "cpu" else [[*positions]]
+
+
 def _swap(h: Tensor, hook, at: tuple, h_other: Float[Tensor, "swap d"]) -> Tensor:
-    h = h.clone()
-    h[at] = h_other
-    return h
+    return h.index_put(at, h_other)
 
 
 @checked

@@ -7,7 +7,7 @@ share that start.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -180,21 +180,6 @@ class Runs:
             runs = self.by_length[length]
             logits.append(runs.logits(model, steered, rows[:, columns[-1]]))
         return torch.cat(logits, dim=1)[:, torch.cat(columns).argsort()]
-
-
-def together(positions: Iterable[int], rows: int, device: torch.device) -> list[list[int]]:
-    """Groups of positions: a run from the first of them costs less than one from each.
-
-    Args:
-        rows: of a run from one position.
-    """
-    groups: list[list[int]] = []
-    for pos in sorted(positions):
-        if groups and (device.type != "cpu" or rows * (pos - groups[-1][0]) < WORTH):
-            groups[-1].append(pos)
-        else:
-            groups.append([pos])
-    return groups
 
 
 @checked

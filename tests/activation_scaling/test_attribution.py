@@ -1,5 +1,6 @@
 """Attribution maps in float64 on four architectures, against plain definitions and each other."""
 
+from functools import partial
 from itertools import product
 
 import pytest
@@ -8,7 +9,6 @@ import torch
 from helpers.activation_scaling import attribution as attr
 from helpers.activation_scaling.objective import logit_diff
 from helpers.activation_scaling.points import Points
-from helpers.models import prefix
 from helpers.models.direct import direct_attribution, logit_diff_vector
 from helpers.models.run import HOOKS, last_logits
 from helpers.prompts.prompts import Prompts
@@ -47,12 +47,13 @@ def test_maps_follow_the_order_of_their_points(tiny, prompts):
     assert torch.equal(found([1, 0], [4, 2]), found([0, 1], [2, 4]).flip(0, 1))
 
 
-@pytest.mark.parametrize("worth", [0, 1000], ids=["a run a position", "all positions in a run"])
+@pytest.mark.parametrize("runs_as_on", ["cpu", "cuda"])
 @pytest.mark.parametrize("sites", ALL_SITES, ids="+".join)
 def test_activation_patching_is_the_fall_of_the_logit_difference_when_one_activation_is_swapped(
-    tiny, prompts, others, sites, worth, monkeypatch
+    tiny, prompts, others, sites, runs_as_on, monkeypatch
 ):
-    monkeypatch.setattr(prefix, "WORTH", worth)
+    groups = partial(attr._groups, device=torch.device(runs_as_on))
+    monkeypatch.setattr(attr, "_groups", lambda positions, device: groups(positions))
     points = Points.of(tiny, prompts.n_pos, sites=sites, positions=[1, 3, 5])
     other = attr.activations(tiny, others.tokens, points)
     maps = attr.activ_patch(tiny, prompts, points, other, batch_size=7)

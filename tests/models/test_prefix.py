@@ -11,7 +11,7 @@ from helpers.activation_scaling.interventions import ActivScalar, SteerVec
 from helpers.activation_scaling.objective import Objective
 from helpers.activation_scaling.points import Points
 from helpers.models import prefix
-from helpers.models.prefix import Prefix, Runs, together
+from helpers.models.prefix import Prefix, Runs
 from helpers.models.run import HOOKS, last_logits
 from helpers.prompts.prompts import Prompts
 from tests.conftest import mixed, rounds
@@ -169,12 +169,3 @@ def test_no_more_positions_are_taken_than_there_are(tiny, prompts, length, error
     assert whole.rows(torch.tensor([1]), 7).length == 7
     with pytest.raises(error, match="length = "):
         whole.rows(torch.tensor([1]), length)
-
-
-def test_positions_share_a_run_where_that_costs_less_and_always_on_a_gpu(monkeypatch):
-    monkeypatch.setattr(prefix, "WORTH", 40)
-    cpu, gpu = torch.device("cpu"), torch.device("cuda")
-    assert together([5, 1, 3], 2, gpu) == [[1, 3, 5]]
-    # Two rows: 2 · 19 positions more cost less than a run of their own, and 2 · 20 do not.
-    assert together([0, 19, 20, 40], 2, cpu) == [[0, 19], [20], [40]]
-    assert together([0, 1], 40, cpu) == [[0], [1]]
