@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import hashlib
 import multiprocessing
@@ -237,6 +238,7 @@ def test_the_parts_are_put_together_in_order_and_the_terms_shown(stand_in, tmp_p
 
 def test_without_a_network_a_model_is_converted_to_the_same_files(tmp_path, monkeypatch, tokenizer):
     hf = random_hf("HuggingFaceTB/SmolLM2-135M-Instruct")
+    hf.config = copy.deepcopy(hf.config)  # all tests share it
     hf.config.quantization_config, hf.config._name_or_path = {}, str(tmp_path)
     monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", lambda *_, **how: hf)
     tokenizer.save_pretrained(tmp_path)
