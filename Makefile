@@ -55,6 +55,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # Idle OpenMP threads must not spin: on a busy machine that starves other processes, and everything
 # becomes several times slower.
 export OMP_WAIT_POLICY ?= passive
+# What a process compiles to bytecode is kept: the libraries take ten seconds, in each process anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 # Python with the options in the variable named first: split into words as the shell would, with
 # quotes, but without expanding anything.
@@ -92,8 +94,6 @@ endif
 
 # The stamp is a copy of the pins, compared by content: a checkout that only changes modification
 # times installs nothing and needs no network.
-# pip would compile to bytecode on one core, compileall does it on all. It skips files that are
-# written for another Python, and then exits with 1.
 .venv/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  version=$$($(PYTHON) --version 2>&1 || true); \
@@ -102,9 +102,7 @@ endif
 	@if ! cat pyproject.toml constraints.txt | cmp -s - $@; then \
 	  { $(PY) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv; } && \
 	  echo "Installing the pinned packages into .venv (takes minutes the first time) ..." && \
-	  $(PY) -m pip install --quiet --no-compile -c constraints.txt -e '.[test]' && \
-	  $(PY) -m pip check && \
-	  { $(PY) -m compileall -qq -j 0 .venv/lib || true; } && \
+	  $(PY) book/_ext/install.py '.[test]' && \
 	  cat pyproject.toml constraints.txt > $@; \
 	fi
 	@touch $@
