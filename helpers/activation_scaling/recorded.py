@@ -84,7 +84,7 @@ def fit_or_read(
     jobs: Sequence[FitJob],
     path: str | Path,
     *,
-    n_again: int = 2,
+    n_again: int = 1,
     epochs: int = 25,
     batch_size: int | None = None,
 ) -> list[Result]:
@@ -94,7 +94,8 @@ def fit_or_read(
         model, jobs, epochs, batch_size: as for ``fit_many``.
         path: the record; where there is none, all jobs are fitted. ``BOOK_FITS=record`` adds the
             jobs to it.
-        n_again: how many of the recorded fits are made again, spread over the jobs.
+        n_again: how many of the recorded fits are made again, spread over the jobs; the
+            default is one a call, since these few take longer than reading all the others.
 
     Raises:
         as ``fit_many``, and ValueError: the file is no record of fits.
