@@ -73,7 +73,7 @@ def norm_output(model: TransformerBridge, kept: Kept, name: str) -> Pair:
 def written(
     model: TransformerBridge, kept: Kept, layer: int, part: str, scale: float = 1.0
 ) -> Pair:
-    """What attention or MLP writes,."""
+    """What attention or the MLP writes."""
     block, after = f"blocks.{layer}.", norm_after(model, layer, part)
     if part == "attn":
         attention = model.blocks[layer].attn
