@@ -101,7 +101,7 @@ endif
 	  echo "Name a newer one, for example: make book PYTHON=python3.12" >&2; exit 1; }
 	@if ! cat pyproject.toml constraints.txt | cmp -s - $@; then \
 	  { $(PY) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv; } && \
-	  echo "Installing the pinned packages into .venv (takes minutes the first time) ..." && \
+	  echo "Installing the pinned packages into .venv (the first time: a minute or more) ..." && \
 	  $(PY) book/_ext/install.py '.[test]' && \
 	  cat pyproject.toml constraints.txt > $@; \
 	fi

@@ -27,6 +27,7 @@ TO_UV = {
     "default-timeout": ("UV_HTTP_TIMEOUT", " "),
     "timeout": ("UV_HTTP_TIMEOUT", " "),
     "cert": ("SSL_CERT_FILE", " "),
+    "proxy": ("ALL_PROXY", " "),
 }
 
 
