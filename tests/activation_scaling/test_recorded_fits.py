@@ -101,7 +101,9 @@ CHANGES = {
 @ONE
 @pytest.mark.parametrize("change", CHANGES)
 def test_whatever_differs_is_made_anew(tiny, path, counted, change) -> None:
-    fit_or_read(tiny, [job(tiny, **CHANGES[change]), job(tiny, 1), job(tiny, 2)], path, epochs=3)
+    fit_or_read(
+        tiny, [job(tiny, **CHANGES[change]), job(tiny, 1), job(tiny, 2)], path, n_again=2, epochs=3
+    )
     assert counted == [3]  # the new one, and two samples of what is recorded
 
 
