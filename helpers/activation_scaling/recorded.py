@@ -3,8 +3,8 @@
 Fits take most of the time of some chapters. The parameters of those on the embedded model that have
 few are a file beside the recorded tables. A fit is read only where the model's weights, the prompts
 and every setting are the same, to the last bit: a learning rate that a chapter computes has to be
-rounded, or another processor's is another. Some of those read are always made again, and where one
-does not come out as recorded, none is used. ``BOOK_FITS=anew`` makes all of them,
+rounded, or another processor's is another. One or more of those read are always made again, and
+where one does not come out as recorded, none is used. ``BOOK_FITS=anew`` makes all of them,
 ``BOOK_FITS=record`` records them.
 """
 
@@ -127,8 +127,8 @@ def fit_or_read(
         results |= {number: _read_fit(jobs[number], record, keys[number]) for number in rest}
         print(
             f"{len(rest)} of {len(jobs)} fits were read from {path.name}, recorded "
-            f"{record.origin['date']}; {len(again)} of its fits were made again: smallest cosine "
-            f"{min(cosine for cosine, _ in apart):.4f}."
+            f"{record.origin['date']}; made again as a check: {len(again)}, with a cosine of at "
+            f"least {min(cosine for cosine, _ in apart):.4f}."
         )
     return [results[number] for number in range(len(jobs))]
 
