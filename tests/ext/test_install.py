@@ -12,13 +12,27 @@ from book._ext import install
 pytestmark = pytest.mark.unit
 
 BEST = {"UV_INDEX_STRATEGY": "unsafe-best-match"}
-STUB = """#!/bin/sh
-echo "$@" >> {log}
+MIRROR = "https://mirror.test/simple"
+# A Python that notes its arguments; its uv works with the index of pip's configuration alone.
+STUB = f"""#!/bin/sh
+echo "$@" >> {{log}}
 case "$*" in
-  *"config list"*) echo "global.index-url='https://mirror.test/simple'" ;;
-  *"{fails}"*) exit 3 ;;
+  *"config list"*) echo "global.index-url='{MIRROR}'" ;;
+  *"{{fails}}"*) exit 3 ;;
+  *"uv pip"*) [ "$UV_DEFAULT_INDEX" = "{MIRROR}" ] ;;
 esac
 """
+
+
+def stub(folder: Path, monkeypatch: pytest.MonkeyPatch, fails: str) -> tuple[Path, Path]:
+    """The stub in place of Python, failing at some calls; it and the file of its arguments."""
+    python, log = folder / "python", folder / "log"
+    python.write_text(STUB.format(log=log, fails=fails), encoding="utf-8")
+    python.chmod(python.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setattr(install.sys, "executable", str(python))
+    monkeypatch.setattr(install, "PIP", [str(python), "-m", "pip"])
+    monkeypatch.delenv("UV_DEFAULT_INDEX", raising=False)
+    return python, log
 
 
 def test_options_of_pip_become_variables_of_uv() -> None:
@@ -48,11 +62,7 @@ global.no-such-option='x'"""
 def test_what_uv_cannot_do_pip_does(
     fails: str, done: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    python, log = tmp_path / "python", tmp_path / "log"
-    python.write_text(STUB.format(log=log, fails=fails), encoding="utf-8")
-    python.chmod(python.stat().st_mode | stat.S_IXUSR)
-    monkeypatch.setattr(install.sys, "executable", str(python))
-    monkeypatch.setattr(install, "PIP", [str(python), "-m", "pip"])
+    python, log = stub(tmp_path, monkeypatch, fails)
     assert install.main(".[test]") == 0
     commands = {
         "install uv": "-m pip install --quiet --only-binary=:all: -c constraints.txt uv",
@@ -67,9 +77,5 @@ def test_what_uv_cannot_do_pip_does(
 def test_an_installation_that_fails_is_a_failure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    python, log = tmp_path / "python", tmp_path / "log"
-    python.write_text(STUB.format(log=log, fails="install"), encoding="utf-8")
-    python.chmod(python.stat().st_mode | stat.S_IXUSR)
-    monkeypatch.setattr(install.sys, "executable", str(python))
-    monkeypatch.setattr(install, "PIP", [str(python), "-m", "pip"])
+    stub(tmp_path, monkeypatch, "install")
     assert install.main(".[test]") == 3
