@@ -258,7 +258,9 @@ def test_a_scheduler_out_of_reach_is_said_before_the_model_is_loaded(monkeypatch
 
 def test_dask_that_is_not_installed_is_said_with_what_to_do(monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
-    set_scheduler(monkeypatch, "local:1")  # an address that no other test has connected to
+    # Not the client that another test may have left for this address.
+    monkeypatch.setattr(workers, "_client", workers._client.__wrapped__)
+    set_scheduler(monkeypatch, "local:1")
     expected = r"BOOK_SCHEDULER=local:1 needs Dask.*\[cluster\]"
     with pytest.raises(ModuleNotFoundError, match=expected):
         connect()
