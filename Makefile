@@ -122,11 +122,11 @@ chapter: model ## Execute and build one chapter: make chapter CHAPTER=pareto
 seeds: model ## Record the chapters' claims with other seeds, for the scorecard
 	@for seed in $$SEEDS; do BOOK_SEED=$$seed $(WITH) CHAPTERS -m book._ext.recorded; done
 
-fits: model ## Record the fits of chapters again: make fits CHAPTERS="one-prompt attribution"
+fits: model ## Record fits and rows of chapters again: make fits CHAPTERS="one-prompt attribution"
 	@[ -n "$$CHAPTERS" ] || { echo 'Name them: make fits CHAPTERS="one-prompt refits"' >&2; exit 1; }
 	@for chapter in $$CHAPTERS; do rm -f "book/results/fits-$$chapter.safetensors"; \
 	  BOOK_FITS=record $(PY) -m nbconvert --to notebook --execute --stdout --log-level WARN \
-	    "book/activation-scaling/$$chapter.ipynb" >/dev/null; done
+	    book/*/"$$chapter.ipynb" >/dev/null; done
 
 picture: book ## Update the README's picture from the executed chapter
 	@$(PY) -m book._ext.readme_picture

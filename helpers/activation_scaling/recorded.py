@@ -3,9 +3,9 @@
 Fits take most of the time of some chapters. The parameters of those on the embedded model that have
 few are a file beside the recorded tables. A fit is read only where the model's weights, the prompts
 and every setting are the same, to the last bit: a learning rate that a chapter computes has to be
-rounded, or another processor's is another. One or more of those read are always made again, and
-where one does not come out as recorded, none is used. ``BOOK_FITS=anew`` makes all of them,
-``BOOK_FITS=record`` records them.
+rounded, or another processor's is another. When a process first reads a record, one fit is made
+again, and where it does not come out as recorded, none is used.
+``BOOK_FITS=anew`` makes all of them, ``BOOK_FITS=record`` records them.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ COSINE, PSI = 0.99, 0.05
 # Interventions with more parameters than this are not recorded: the file would be large.
 MOST_PARAMETERS = 50_000
 HISTORY, TERMS = "history", ("epoch", "E_m", "F", "M_1", "psi")
+# Records of which a fit came out again in this process, with the time of their last change.
+_came_out: set[tuple[Path, int]] = set()
 
 
 @dataclass(frozen=True)
@@ -94,8 +96,8 @@ def fit_or_read(
         model, jobs, epochs, batch_size: as for ``fit_many``.
         path: the record; where there is none, all jobs are fitted. ``BOOK_FITS=record`` adds the
             jobs to it.
-        n_again: how many of the recorded fits are made again, spread over the jobs; the
-            default is one a call, since these few take longer than reading all the others.
+        n_again: how many of the recorded fits are made again, spread over the jobs, when the
+            process first reads this record. These few take longer than reading all the others.
 
     Raises:
         as ``fit_many``, and ValueError: the file is no record of fits.
@@ -115,20 +117,26 @@ def fit_or_read(
             print(f"None of these {len(jobs)} fits is in {path.name}: all are made now.")
         return fit_many(model, jobs, **how).results
     # Make again a sample of what is known, with all that is not.
-    again = known[:: max(1, len(known) // n_again)][:n_again]
+    this = path.absolute(), path.stat().st_mtime_ns
+    again = [] if this in _came_out else known[:: max(1, len(known) // n_again)][:n_again]
     anew = sorted(again + [number for number in range(len(jobs)) if number not in set(known)])
-    results = dict(zip(anew, fit_many(model, [jobs[number] for number in anew], **how).results))
+    made = fit_many(model, [jobs[number] for number in anew], **how).results if anew else []
+    results = dict(zip(anew, made))
     apart = [_apart(results[number], record, keys[number]) for number in again]
     rest = [number for number in known if number not in results]
-    if min(cosine for cosine, _ in apart) < COSINE or max(psi for _, psi in apart) > PSI:
+    if any(cosine < COSINE or psi > PSI for cosine, psi in apart):
         print(f"{path.name} does not come out again here, so all {len(jobs)} fits are made anew.")
         results |= zip(rest, fit_many(model, [jobs[number] for number in rest], **how).results)
     else:
         results |= {number: _read_fit(jobs[number], record, keys[number]) for number in rest}
+        _came_out.add(this)
+        check = "one came out again above"
+        if apart:
+            least = min(cosine for cosine, _ in apart)
+            check = f"made again as a check: {len(again)}, with a cosine of at least {least:.4f}"
         print(
             f"{len(rest)} of {len(jobs)} fits were read from {path.name}, recorded "
-            f"{record.origin['date']}; made again as a check: {len(again)}, with a cosine of at "
-            f"least {min(cosine for cosine, _ in apart):.4f}."
+            f"{record.origin['date']}; {check}."
         )
     return [results[number] for number in range(len(jobs))]
 
