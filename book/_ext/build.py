@@ -28,11 +28,8 @@ from helpers.runs.code import files_digest
 from helpers.settings import SETTINGS
 
 MEMORY = 4e9  # bytes that a chapter may need
-# jupyter-book's command has no option for the number of processes.
 SPHINX = (
     "from book._ext.kernels import die_with_parent; die_with_parent(); "
-    "from functools import partial; from jupyter_book import sphinx; "
-    "sphinx.build_sphinx = partial(sphinx.build_sphinx, jobs={jobs}); "
     "from jupyter_book.cli.main import main; main()"
 )
 
@@ -65,8 +62,7 @@ def free_memory() -> float:
 
 def run_jupyter_book(out: Path, *options: str) -> int:
     """Run jupyter-book into ``out/_build``; its exit status."""
-    code = SPHINX.format(jobs=n_jobs())
-    command = [sys.executable, "-c", code, "build", str(ROOT / "book"), *options]
+    command = [sys.executable, "-c", SPHINX, "build", str(ROOT / "book"), *options]
     command += ["--config", str(ROOT / "_config.yml"), "--path-output", str(out)]
     return subprocess.run(command, cwd=ROOT, env=environment(1)).returncode
 
