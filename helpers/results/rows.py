@@ -45,7 +45,8 @@ def rows_or_read(
 
     Args:
         model: its weights are part of what the rows depend on.
-        path: the record (CSV); where there is none, all units are run.
+        path: the record (CSV), which ``BOOK_FITS=record`` replaces; where there is none, all units
+            are run.
         units: numbers or names, independent of each other; the first is run in any case.
         run: gives a table of numbers and text.
         depends_on: settings and prompts that shape the rows: JSON values, arrays, dataclasses.
@@ -105,9 +106,8 @@ def _alike(mine: pd.DataFrame, theirs: pd.DataFrame, apart: float) -> bool:
 
 
 def _digest(facts: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=_json).encode()).hexdigest()[
-        :16
-    ]
+    text = json.dumps(facts, sort_keys=True, default=_json)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _json(value: Any) -> Any:
