@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from html import escape
 from typing import Any
@@ -37,6 +37,18 @@ def examples(
 
     chosen.observe(fill, "value")
     return chosen
+
+
+def on_press(name: str, run: Callable, **controls: widgets.Widget) -> None:
+    """Show controls and a button, which alone calls ``run`` with their values.
+
+    ``interact_manual`` calls it as well whenever a line of text is left or filled in.
+    """
+    form = widgets.interactive(run, {"manual": True, "manual_name": name}, **controls)
+    for control in form.kwargs_widgets:
+        if isinstance(control, widgets.Text):
+            control.unobserve(form.update, "value")
+    display(form)
 
 
 def say(text: str, role: str = "status") -> None:

@@ -14,6 +14,7 @@ from helpers.benches.controls import (
     as_token,
     examples,
     labelled,
+    on_press,
     reported,
     say,
     top_tokens,
@@ -65,7 +66,7 @@ def observable_bench(model: TransformerBridge) -> None:
             )
 
     display(examples(EXAMPLES, [plus, minus, prompt]))
-    widgets.interact_manual.options(manual_name="Read the heads")(read, plus=plus, minus=minus)
+    on_press("Read the heads", read, plus=plus, minus=minus)
 
 
 def mean_difference(model: TransformerBridge, plus: str, minus: str) -> Observable:

@@ -31,6 +31,7 @@ from helpers.benches.controls import (
     as_token,
     examples,
     labelled,
+    on_press,
     reported,
     say,
     top_tokens,
@@ -84,7 +85,7 @@ def steering_bench(model: TransformerBridge) -> None:
             steer(model, prompts, intervention)
 
     display(examples(EXAMPLES, [controls[name] for name in ("prompt", "right", "wrong")]))
-    widgets.interact_manual.options(manual_name="Fit")(run, **controls)
+    on_press("Fit", run, **controls)
 
 
 def fit_prompt(
@@ -205,7 +206,7 @@ def steer(model: TransformerBridge, prompts: Prompts, intervention: Intervention
     # The controls
     widgets.interact(show, beta=beta)
     n_new = labelled(widgets.BoundedIntText, "Tokens", 12, min=1, max=60)
-    widgets.interact_manual.options(manual_name="Write on")(write_on, n_new=n_new)
+    on_press("Write on", write_on, n_new=n_new)
 
 
 @torch.no_grad()

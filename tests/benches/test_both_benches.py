@@ -56,6 +56,19 @@ def test_an_example_fills_in_its_controls() -> None:
     assert [box.value for box in boxes] == ["3", "4"]
 
 
+def test_nothing_runs_until_the_button_is_pressed(monkeypatch) -> None:
+    shown, ran = [], []
+    monkeypatch.setattr(controls, "display", shown.append)
+    texts = {name: controls.labelled(widgets.Text, name, "") for name in ("one", "two")}
+    controls.on_press("Go", lambda **values: ran.append(values), **texts)
+    for box in texts.values():
+        box.value = "typed"  # as a reader who leaves it, or an example that is chosen
+    assert not ran
+    (form,) = shown
+    form.manual_button.click()
+    assert ran == [{"one": "typed", "two": "typed"}]
+
+
 def test_an_interrupt_ends_a_fit_after_its_epoch_and_leaves_no_hook(tiny, said, monkeypatch):
     tokens, vec = torch.tensor([[0, 1, 2, 3, 4]]), ActivScalar.vec
     plain, calls = last_logits(tiny, tokens), []
