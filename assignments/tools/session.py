@@ -86,18 +86,28 @@ class Session:
 
     def _wait(self, seconds: float) -> bytes:
         """The reply; a request that takes too long is interrupted, then it has a little time."""
-        self.clock, self.used, self.seconds = time.monotonic(), self._use()[0], seconds
+        self._start(seconds)
         try:
             body = wire.receive(self.channel, self.clock + PATIENCE * seconds, self._watch)
+            self._count()
+            return body
         except TimeoutError:
-            with contextlib.suppress(OSError):
-                os.kill(self.worker, 2)
-            self.used, self.seconds = self._use()[0], 3
-            reply = wire.receive(self.channel, time.monotonic() + 3 * PATIENCE, self._watch)
-            text = f"took more than {seconds:.0f} seconds and was interrupted"
-            body = json.dumps(wire.parse(reply) | {"error": ["TimeoutError", text]}).encode()
-        self._count()
-        return body
+            before = max(self.spent, seconds)  # one that slept has used up its time as well
+        with contextlib.suppress(OSError):
+            os.kill(self.worker, 2)
+        self._start(3)
+        try:
+            reply = wire.receive(self.channel, self.clock + 3 * PATIENCE, self._watch)
+            self._count()
+        finally:
+            self.spent += before
+        text = f"took more than {seconds:.0f} seconds and was interrupted"
+        return json.dumps(wire.parse(reply) | {"error": ["TimeoutError", text]}).encode()
+
+    def _start(self, seconds: float) -> None:
+        """Begin to count the time of a request that may take so many seconds."""
+        self.clock, self.used, self.seconds = time.monotonic(), self._use()[0], seconds
+        self.spent = 0.0
 
     def _use(self) -> tuple[float, int]:
         """Processor time and memory of the sandbox's processes together."""

@@ -224,6 +224,11 @@ def slow_cells(notebook: dict) -> None:
         notebook["cells"].insert(place, code(BUSY))
 
 
+def endless_cells(notebook: dict) -> None:
+    for place in (2, 2):
+        notebook["cells"].insert(place, code("while True: pass"))
+
+
 def unseen(notebook: dict) -> None:
     """A byte order mark in front of a cell, and spaces of a web page."""
     at(notebook, "part1")["source"] = "\ufeff" + RIGHT[1].replace("    ", "\t")
@@ -297,7 +302,7 @@ def odd_marks(notebook: dict) -> None:
 
 FORMS = [split, copied, stub_copied, retyped, backwards, unmarked, elsewhere, after_the_stub]
 FORMS += [in_the_check, renamed, indented, magics, own_names, slow_cells, broken_cells, decorated]
-FORMS += [unseen, writes_module, uses_check, odd_marks, other_types, one_cell]
+FORMS += [unseen, writes_module, uses_check, odd_marks, other_types, one_cell, endless_cells]
 
 
 def written_elsewhere(notebook: dict) -> None:

@@ -123,6 +123,12 @@ def test_cells_of_one_s_own_have_a_time_account_of_their_own(graded: Graded) -> 
     assert "not run, your own cells had used up their time" in said or "took more than" in said
 
 
+def test_a_cell_that_was_interrupted_has_used_its_time_and_runs_no_more(graded: Graded) -> None:
+    notes = graded.rows["endless_cells"].record.notes
+    assert ["interrupted" in note for note in notes] == [True, False]
+    assert "not run, your own cells had used up their time" in notes[1]
+
+
 def test_an_untouched_set_gets_nothing_and_says_so(graded: Graded) -> None:
     row = graded.rows["stub"]
     assert row.points == 0 and row.to_mark == 0

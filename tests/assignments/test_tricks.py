@@ -20,7 +20,8 @@ from assignments.tools.grade import Run, grade_all
 from assignments.tools.matching import Step
 from assignments.tools.records import Row
 
-pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("tricks")]
+# In one process with the tests of grading, which use the same nursery.
+pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("grading")]
 
 
 @pytest.fixture(scope="module")
