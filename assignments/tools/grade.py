@@ -26,7 +26,7 @@ from assignments.tools.frame import Frame, read_frame
 from assignments.tools.gradebook import Gradebook
 from assignments.tools.matching import match
 from assignments.tools.reading import Unreadable, read_cells
-from assignments.tools.records import Record
+from assignments.tools.records import Record, SandboxError
 from assignments.tools.roster import Roster
 from assignments.tools.sources import ROOT, SOURCE, set_names
 from assignments.tools.submissions import Handed, find
@@ -98,8 +98,6 @@ def grade_one(one: Handed, run: Run) -> Record:
 
 def _careful(one: Handed, run: Run) -> Record:
     """``grade_one``, with any error of the grader's own as a note."""
-    from assignments.tools.nursery import SandboxError
-
     try:
         return grade_one(one, run)
     except SandboxError:
@@ -239,8 +237,6 @@ def main() -> None:
         sys.exit(f"There is no folder {given.folder}: name the one with the submissions.")
     if out.is_relative_to(folder):
         sys.exit(f"{given.out} is inside the folder of submissions: choose another --out.")
-    from assignments.tools.nursery import SandboxError
-
     isolation = "weak" if given.allow_weak_sandbox else "best"
     run = Run(given.memory_gb, isolation, given.time_factor)
     try:

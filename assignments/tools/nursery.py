@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from assignments.inside import wire
+from assignments.tools.records import SandboxError
 from assignments.tools.session import Session
 from assignments.tools.sources import ROOT, hand_out_checks
 from helpers.settings import SETTINGS
@@ -34,10 +35,6 @@ import socket
 from inside.serve import main
 main(socket.socket(fileno={descriptor}), {policy})
 """
-
-
-class SandboxError(RuntimeError):
-    """No sandbox can be started here; the message says why."""
 
 
 @dataclass(frozen=True)

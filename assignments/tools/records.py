@@ -10,6 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 
+class SandboxError(RuntimeError):
+    """No sandbox can be started here, and nothing is graded; the message says why."""
+
+
 @dataclass
 class Record:
     """One submission.

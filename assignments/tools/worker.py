@@ -14,8 +14,9 @@ from assignments import checks
 from assignments.tools.frame import Frame, read_frame
 from assignments.tools.judge import Court
 from assignments.tools.matching import match
-from assignments.tools.nursery import Limits, Nursery, SandboxError
+from assignments.tools.nursery import Limits, Nursery
 from assignments.tools.reading import Cell
+from assignments.tools.records import SandboxError
 from assignments.tools.sources import marks, shown
 
 _nurseries: dict[tuple, Nursery] = {}

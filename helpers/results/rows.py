@@ -40,6 +40,7 @@ def rows_or_read(
     *,
     depends_on: Mapping[str, Any],
     apart: float = APART,
+    relative: float = 0.0,
 ) -> pd.DataFrame:
     """The rows of ``run(unit)`` for all units, one below the other, with a column ``unit``.
 
@@ -51,7 +52,8 @@ def rows_or_read(
         run: gives a table of numbers and text.
         depends_on: settings and prompts that shape the rows: JSON values, arrays, dataclasses.
             What ``run`` does with them is no part of it: the unit that is run again shows that.
-        apart: how far a number of that unit may be from the recorded one.
+        apart, relative: how far a number of that unit may be from the recorded one, by itself and
+            as a share of it, added up.
 
     Raises:
         TypeError: ``depends_on`` holds something else.
@@ -79,7 +81,7 @@ def rows_or_read(
         return made(units)
     # Is the first unit's part of the record what comes out now?
     first, rest = made(units[:1]), units[1:]
-    if not _alike(first, table[table["unit"] == units[0]], apart):
+    if not _alike(first, table[table["unit"] == units[0]], apart, relative):
         print(f"{path.name} does not come out again here, so all of it is made anew.")
         return pd.concat([first, made(rest)], ignore_index=True) if rest else first
     parts = [first, *(table[table["unit"] == unit] for unit in rest)]
@@ -90,7 +92,7 @@ def rows_or_read(
     return pd.concat(parts, ignore_index=True)
 
 
-def _alike(mine: pd.DataFrame, theirs: pd.DataFrame, apart: float) -> bool:
+def _alike(mine: pd.DataFrame, theirs: pd.DataFrame, apart: float, relative: float) -> bool:
     """Whether two tables have the same rows, and numbers no further apart than that."""
     if list(mine) != list(theirs) or len(mine) != len(theirs):
         return False
@@ -99,7 +101,7 @@ def _alike(mine: pd.DataFrame, theirs: pd.DataFrame, apart: float) -> bool:
         if not pd.api.types.is_float_dtype(mine[name]):
             same = (a == b).all()
         else:
-            same = np.allclose(a.astype(float), b.astype(float), 0, apart, equal_nan=True)
+            same = np.allclose(a, b.astype(float), relative, apart, equal_nan=True)
         if not same:
             return False
     return True

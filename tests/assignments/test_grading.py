@@ -35,8 +35,7 @@ from assignments.tools import worker
 from assignments.tools.frame import read_frame
 from assignments.tools.grade import Run, grade_all
 from assignments.tools.grade import graded as records_of
-from assignments.tools.nursery import SandboxError
-from assignments.tools.records import Row, slug
+from assignments.tools.records import Row, SandboxError, slug
 from assignments.tools.sources import ROOT, set_names
 from assignments.tools.submissions import Handed
 from assignments.tools.worker import reference

@@ -126,6 +126,9 @@ def test_a_number_may_differ_by_what_is_allowed(tiny, path) -> None:
     near = Counted(plus=0.05)
     rows_or_read(tiny, path, UNITS, near, depends_on=SHAPE, apart=0.01)
     assert near.asked == UNITS
+    near = Counted(plus=0.05)
+    rows_or_read(tiny, path, UNITS, near, depends_on=SHAPE, apart=0.01, relative=0.01)
+    assert near.asked == ["a"]
 
 
 @ONE
