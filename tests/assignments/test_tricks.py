@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("grading")]
 def rows(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Row]:
     """The graded class, by student."""
     folder = tmp_path_factory.mktemp("tricks")
-    source = toy.write_source(folder / "source")
+    source = toy.write_source(folder / "source", own=(1,))
     write_tricks(folder / "in", toy.student_version(source))
     book = grade_all(folder / "in", folder / "out", Run(memory_gb=2.5, source=source), jobs=0)
     return {row.record.student: row for row in book.rows()}

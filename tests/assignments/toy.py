@@ -40,8 +40,12 @@ def marked(cell, grade_id: str, **more):
     return cell
 
 
-def write_source(folder: Path) -> Path:
-    """Write the source of the set into a folder of sources, and return that folder."""
+def write_source(folder: Path, own: tuple[int, ...] = (1, 2)) -> Path:
+    """Write the source of the set into a folder of sources, and return that folder.
+
+    Args:
+        own: parts, besides part 6, that are to be written out: a sandbox more for each.
+    """
     setup = "from helpers.results import intervals as book\n"
     setup += "from checks import must_keep, near, own_work"
     cells = [new_markdown_cell("# Toy set"), marked(new_code_cell(setup), "setup", locked=True)]
@@ -50,10 +54,9 @@ def write_source(folder: Path) -> Path:
             STUB.format(n=n) + f"\n    ### BEGIN SOLUTION\n    return [{n} * one for one in x]\n"
             "    ### END SOLUTION"
         )
-        # A part that is to be written out is checked in a sandbox more: two such will do.
-        own = f"own_work(times{n}, 'rank_correlation')\n" if n in (1, 2) else ""
+        alone = f"own_work(times{n}, 'rank_correlation')\n" if n in own else ""
         check = (
-            f"{own}near(times{n}([2.0, 1.0]), [{2 * n}, {n}], '{n} times 2 and 1')\n"
+            f"{alone}near(times{n}([2.0, 1.0]), [{2 * n}, {n}], '{n} times 2 and 1')\n"
             "### BEGIN HIDDEN TESTS\n"
             f"given = [{HIDDEN}, -3.0]\n"
             "with must_keep(given, 'the list was changed'):\n"
