@@ -111,6 +111,13 @@ def parse(source: str) -> ast.Module | None:
     return None
 
 
+def only_defines(source: str) -> bool:
+    """Whether a cell has nothing but imports, functions and classes, which take hardly any time."""
+    tree = parse(source)
+    kinds = ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef
+    return tree is not None and all(isinstance(node, kinds) for node in tree.body)
+
+
 def bound(source: str, only_functions: bool = False) -> list[str]:
     """Names that a cell defines at its top level, in order."""
     tree, names = parse(source), []

@@ -230,6 +230,8 @@ def main() -> None:
     add("--time-factor", type=float, default=1.0, help="multiplies the sets' time limits")
     add("--allow-weak-sandbox", action="store_true", help="grade where there are no namespaces")
     given = parser.parse_args()
+    import helpers.settings  # noqa: F401  refuses wrong variables of the environment at once
+
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # terminals that cannot print a name
     folder, out = given.folder.resolve(), given.out.resolve()

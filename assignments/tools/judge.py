@@ -20,13 +20,14 @@ import torch
 
 from assignments import checks
 from assignments.tools import alone
-from assignments.tools.frame import Frame, Part
+from assignments.tools.frame import Frame, Part, only_defines
 from assignments.tools.matching import Plan, Step
 from assignments.tools.nursery import Nursery
 from assignments.tools.remote import Remote, Result, error_of
 from assignments.tools.session import Lost
 
 MAX_RESTARTS = 5
+OVERDRAFT = 10  # seconds for own cells that only define, after their time has been used up
 NOT_ANSWERED = "no answer"
 
 
@@ -129,7 +130,9 @@ class Court:
         """Run a cell of the student or of the set in the sandbox."""
         own = step.kind == "own"
         left = self.own_left if own else self.cell_seconds
-        if own and left <= 0:
+        # An answer may need what a cell behind a long one defines.
+        due = OVERDRAFT if own and only_defines(step.source) else 0
+        if own and left + due <= 0:
             note = f"{step.label}: not run, your own cells had used up their time"
             self.notes.append(note)
             return

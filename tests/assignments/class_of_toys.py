@@ -225,6 +225,9 @@ def slow_cells(notebook: dict) -> None:
 
 
 def endless_cells(notebook: dict) -> None:
+    """In front of one that the answer to part 2 needs."""
+    at(notebook, "part2")["source"] = "def times2(x):\n    return [twice(one) for one in x]"
+    notebook["cells"].insert(2, code("def twice(one):\n    return 2 * one"))
     for place in (2, 2):
         notebook["cells"].insert(place, code("while True: pass"))
 
