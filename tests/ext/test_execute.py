@@ -88,7 +88,9 @@ def test_a_fork_has_a_model_of_its_own_as_if_loaded(smollm2, tmp_path, monkeypat
     first += "print(fingerprint(model)); model.original_model.lm_head.weight.data[0] += 1"
     second = "again = load_model(); print(fingerprint(again), again is not model)\n"
     second += "print(again(again.to_tokens('The capital'))[0, -1].argmax().item())"
-    paths = [written(tmp_path, name, load, first, second, "print(took)") for name in ("a", "b")]
+    # The second of two finds the model as it was, though the first has changed its own.
+    names = ("a", "b")[:n_jobs]
+    paths = [written(tmp_path, name, load, first, second, "print(took)") for name in names]
     outcomes = execute.execute_all(paths, n_jobs, print)
     logits = smollm2(smollm2.to_tokens("The capital"))[0, -1]
     expected = [fingerprint(smollm2), fingerprint(smollm2), "True", str(logits.argmax().item())]
