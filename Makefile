@@ -136,9 +136,9 @@ test: model ## Run all tests: unit, integration, every notebook, and the site in
 	  --dist loadgroup --no-loadscope-reorder --nbmake-timeout="$$NOTEBOOK_TIMEOUT" \
 	  --junitxml=_build/tests.xml
 
-test-quick: setup ## Run only the unit tests, style and the import contract included
+test-quick: setup ## Run only the quick unit tests, style and the import contract included
 	@BOOK_PROFILE=smoke OMP_NUM_THREADS=1 $(WITH) PYTEST_FLAGS -m pytest -n "$$TEST_JOBS" -q \
-	  -m unit tests
+	  -m "unit and not slow" tests
 
 lint: setup ## Check only style and the import contract
 	@$(PY) -m ruff check

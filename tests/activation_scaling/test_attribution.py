@@ -49,6 +49,7 @@ def test_maps_follow_the_order_of_their_points(tiny, prompts):
 
 @pytest.mark.parametrize("runs_as_on", ["cpu", "cuda"])
 @pytest.mark.parametrize("sites", ALL_SITES, ids="+".join)
+@pytest.mark.slow
 def test_activation_patching_is_the_fall_of_the_logit_difference_when_one_activation_is_swapped(
     tiny, prompts, others, sites, runs_as_on, monkeypatch
 ):
@@ -82,6 +83,7 @@ def test_activation_patching_is_the_fall_of_the_logit_difference_when_one_activa
 
 
 @pytest.mark.parametrize("sites", ALL_SITES, ids="+".join)
+@pytest.mark.slow
 def test_attribution_patching_is_the_limit_of_activation_patching_for_small_changes_only(
     tiny, prompts, others, sites
 ):

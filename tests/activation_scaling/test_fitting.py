@@ -63,6 +63,7 @@ def check_equal(model, results, singles):
 
 
 @pytest.mark.parametrize("kind", [ActivScalar, SteerVec])
+@pytest.mark.slow
 def test_a_fit_improves_effectiveness_and_vectors_swap_every_answer(tiny, prompts, kind):
     before = evaluate(tiny, made(tiny, prompts, kind), prompts)
     how = {"learning_rate": 0.05, "epochs": 60}
@@ -110,6 +111,7 @@ def test_the_same_seed_gives_the_same_fit_and_another_seed_another(tiny, prompts
     assert torch.equal(first, again) and not torch.equal(first, other)
 
 
+@pytest.mark.slow
 def test_a_penalty_on_size_makes_scalars_smaller(tiny, prompts):
     sizes, how = [], {"learning_rate": 0.01, "epochs": 20}
     for weight in (0.0, 10.0):
@@ -128,6 +130,7 @@ def test_a_penalty_on_size_makes_scalars_smaller(tiny, prompts):
     ],
 )
 @pytest.mark.parametrize("kind", [ActivScalar, SteerVec])
+@pytest.mark.slow
 def test_jobs_in_one_batch_equal_single_fits(tiny, prompts, kind, axes):
     jobs = jobs_of(tiny, prompts, kind, **axes)
     singles = [alone(tiny, job, epochs=4) for job in jobs]
@@ -152,6 +155,7 @@ def test_so_do_jobs_of_several_kinds_and_points(tiny, prompts):
 
 @pytest.mark.parametrize("batch_size", [None, 2])
 @pytest.mark.parametrize("kind", [SteerVec, DynScalar, DynScalarHidden])
+@pytest.mark.slow
 def test_so_do_steps_of_a_few_prompts_and_prompts_of_their_own(tiny, prompts, kind, batch_size):
     own = [prompts.at(rows) for rows in ([0, 1, 2], [2, 0, 0], [1, 1, 2])]
     shared, found = jobs_of(tiny, own[0], kind), []

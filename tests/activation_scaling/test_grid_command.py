@@ -30,6 +30,7 @@ def command(tiny, tmp_path: Path, monkeypatch):
     return lambda *options: grid.main(["--out", str(tmp_path / "grid.csv"), *options])
 
 
+@pytest.mark.slow
 def test_failed_settings_are_told_and_retried_and_replace_no_good_table(command, tmp_path, capsys):
     assert command("--values", "0") == 0
     good = (tmp_path / "grid.csv").read_bytes()

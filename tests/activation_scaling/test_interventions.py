@@ -53,6 +53,7 @@ def test_beta_zero_changes_no_bit(tiny, kind, site):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("site", HOOKS)
+@pytest.mark.slow
 def test_gradients_equal_finite_differences(tiny, kind, site):
     intervention = random(kind, Points.of(tiny, 7, sites=[site], positions=[1, 6]))
     theta = intervention.theta[site]

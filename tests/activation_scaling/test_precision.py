@@ -40,6 +40,7 @@ def prompts_of(model) -> Prompts:
 
 
 @pytest.mark.parametrize("kind", [ActivScalar, SteerVec, DynScalar])
+@pytest.mark.slow
 def test_a_fit_has_parameters_of_32_bits_and_follows_that_of_the_wide_model(pair, kind):
     histories = []
     for model in pair:

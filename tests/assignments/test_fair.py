@@ -100,6 +100,7 @@ def test_code_in_a_text_is_for_a_person(frame: Frame, version: dict) -> None:
     "source",
     ["\n".join(["!a"] * 60_000), "x = " + "(" * 50_000, "%a?\n" * 9_000 + "def f(:"],
 )
+@pytest.mark.slow
 def test_a_cell_that_no_one_would_write_is_read_in_seconds(frame, version, source: str) -> None:
     notebook, start = toy.answered(version), time.process_time()
     notebook["cells"].insert(index(notebook, "part1"), code(source))

@@ -58,6 +58,7 @@ def test_the_student_versions_hold_no_line_of_a_solution_or_hidden_test(tmp_path
         assert sorted(file.name for file in path.parent.iterdir()) == ["checks", path.name]
 
 
+@pytest.mark.slow
 def test_nbgrader_makes_the_same_student_version(tmp_path: Path, monkeypatch) -> None:
     api = pytest.importorskip("nbgrader.apps").NbGraderAPI
     # nbgrader runs the program alembic by name.

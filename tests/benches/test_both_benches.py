@@ -31,6 +31,7 @@ def said(monkeypatch) -> list[str]:
 
 
 @pytest.mark.parametrize("method", steering.METHODS)
+@pytest.mark.slow
 def test_a_fit_is_reported_and_its_map_is_put_in_words(tiny, said, method) -> None:
     prompts, intervention = steering.fit_prompt(tiny, **TYPED | {"method": method})
     assert type(intervention).__name__ == method and intervention.vec().abs().max() > 0

@@ -85,6 +85,7 @@ def test_a_sentence_stands_where_its_verdict_does_and_gives_way_where_not(tmp_pa
     assert "About 2 minutes to read; 42 seconds to run." in box.get_text()
 
 
+@pytest.mark.slow
 def test_a_test_run_has_no_findings(tmp_path, monkeypatch):
     box = built(tmp_path, PAGE, monkeypatch, profile="smoke").select_one(".in-short")
     assert "Scalars swap the answers" not in box.get_text()

@@ -29,6 +29,7 @@ def saved(figure) -> np.ndarray:
 
 @pytest.mark.parametrize("constrained", [False, True])
 @pytest.mark.parametrize("row, column", [(0, 0), (4, 2)])
+@pytest.mark.slow
 def test_a_cell_lies_where_the_saved_picture_shows_it(
     constrained: bool, row: int, column: int
 ) -> None:

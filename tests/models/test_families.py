@@ -42,6 +42,7 @@ def close(ours: torch.Tensor, theirs: torch.Tensor, error: float = 1e-6) -> bool
     return bool((ours - theirs).norm() <= error * theirs.norm())
 
 
+@pytest.mark.slow
 def test_every_formula_that_the_self_check_passes_gives_the_models_own_numbers(model) -> None:
     n, faults = Observable.of(model, {"w3": 1, "w5": -1}), facts(model).faults
     logits = last_logits(model, TOKENS)
@@ -105,6 +106,7 @@ def check_patching(model, n: Observable) -> None:
         assert not close(effects[:, layer, head - 1], before - patched, 1e-2)
 
 
+@pytest.mark.slow
 def test_an_intervention_is_right_whatever_the_self_check_says(model) -> None:
     """Steering against a hook of PyTorch on the block of the Hugging Face model."""
     vector = torch.linspace(-1, 1, model.cfg.d_model, dtype=torch.float64)
@@ -124,6 +126,7 @@ def test_an_intervention_is_right_whatever_the_self_check_says(model) -> None:
     assert close(ours, expected) and not close(ours, last_logits(model, TOKENS), 1e-5)
 
 
+@pytest.mark.slow
 def test_a_run_that_is_resumed_or_shares_a_start_is_the_whole_run_or_is_refused(model) -> None:
     vector = torch.linspace(-1, 1, model.cfg.d_model, dtype=torch.float64)
     expected = last_logits(model, TOKENS)
@@ -176,6 +179,7 @@ DAMAGE = {
 
 @pytest.mark.parametrize("formula", DAMAGE)
 @pytest.mark.parametrize("name", ["GPT-2", "Llama", "Gemma 2", "OLMo 2", "Granite"])
+@pytest.mark.slow
 def test_a_module_that_does_something_else_is_noticed(tokenizer, name, formula) -> None:
     model = family(name, tokenizer)
     place = DAMAGE[formula]

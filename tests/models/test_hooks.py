@@ -79,6 +79,7 @@ def interrupted_at(line: int, context, model) -> bool:
 
 
 @pytest.mark.parametrize("way", WAYS)
+@pytest.mark.slow
 def test_an_interrupt_at_any_line_leaves_nothing_on_the_model(tiny, way):
     expected, line = last_logits(tiny, TOKENS), 0
     with ThreadPoolExecutor(1) as other:

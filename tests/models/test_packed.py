@@ -84,6 +84,7 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.slow
 def test_a_damaged_model_is_made_again(stand_in, damage, capsys):
     cache, made = stand_in
     folder = packed.packed_model("toy", cache)
@@ -94,6 +95,7 @@ def test_a_damaged_model_is_made_again(stand_in, damage, capsys):
 
 
 @pytest.mark.parametrize("stamp", [None, b"", b"[1]", b'{"model.safetensors": [500, 0]}'])
+@pytest.mark.slow
 def test_what_stands_beside_a_model_makes_it_neither_whole_nor_damaged(stand_in, stamp):
     """The content alone decides: it is pinned."""
     cache, made = stand_in

@@ -274,6 +274,7 @@ def test_every_public_function_that_takes_prompts_is_in_a_table():
 
 
 @pytest.mark.parametrize("way", WAYS)
+@pytest.mark.slow
 def test_a_padded_batch_gives_what_each_prompt_gives_alone(tiny, batch, way):
     together = WAYS[way](tiny, batch)
     for one, ours in zip(alone(batch), together, strict=True):
@@ -283,6 +284,7 @@ def test_a_padded_batch_gives_what_each_prompt_gives_alone(tiny, batch, way):
 
 
 @pytest.mark.parametrize("way", MEANS)
+@pytest.mark.slow
 def test_a_padded_batch_gives_the_mean_of_its_prompts(tiny, batch, way):
     each = torch.cat([MEANS[way](tiny, one) for one in alone(batch)])
     torch.testing.assert_close(MEANS[way](tiny, batch)[0], each.mean(0), rtol=1e-5, atol=2e-6)

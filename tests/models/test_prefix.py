@@ -75,6 +75,7 @@ def test_logits_after_a_prefix_are_those_of_the_whole_prompt(tiny, prompts, leng
 @pytest.mark.parametrize("site", HOOKS)
 @pytest.mark.parametrize("positions", [None, [-1], [2, 5]])
 @pytest.mark.parametrize("kind", [ActivScalar, SteerVec])
+@pytest.mark.slow
 def test_logits_and_gradients_in_parts_equal_those_of_whole_prompts(
     tiny, prompts, kind, site, positions
 ):
@@ -145,6 +146,7 @@ def test_prompts_of_several_lengths_are_run_length_by_length_where_that_saves_pa
 
 @pytest.mark.parametrize("positions", [None, [-1]])
 @pytest.mark.parametrize("batch_size", [None, 2])
+@pytest.mark.slow
 def test_a_fit_is_the_same_as_with_whole_prompts(tiny, prompts, positions, batch_size, monkeypatch):
     def fitted():
         points = Points.of(tiny, prompts.n_pos, positions=positions)

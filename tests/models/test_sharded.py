@@ -47,6 +47,7 @@ def both(request, tokenizer, tmp_path_factory) -> tuple[TransformerBridge, Trans
     return freeze(whole), freeze(TransformerBridge.boot_transformers(name, hf_model=split, **boot))
 
 
+@pytest.mark.slow
 def test_logits_and_a_fit_are_those_of_the_model_in_one_place(both):
     prompts = Prompts.of(both[0], ["w1 w2 w3", "w4 w5 w6"], ["w10", "w11"], ["w13", "w14"])
     assert both[1].cfg.n_devices == 2

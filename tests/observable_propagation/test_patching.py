@@ -51,6 +51,7 @@ def patched_by_hooks(model, n, layer: int, head: int, values_only: bool) -> torc
 
 
 @pytest.mark.parametrize("values_only", [False, True])
+@pytest.mark.slow
 def test_path_patching_equals_one_head_at_a_time_by_plain_hooks(tiny, n, values_only) -> None:
     effects = path_patching(tiny, CLEAN, CORRUPTED, n, values_only=values_only, batch_size=1)
     assert effects.shape == (2, tiny.cfg.n_layers, tiny.cfg.n_heads)

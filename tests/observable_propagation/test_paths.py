@@ -38,6 +38,7 @@ def vectors(model) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("text", PATHS)
+@pytest.mark.slow
 def test_a_paths_feature_vector_equals_autograd_through_that_path_alone(tiny, text: str) -> None:
     parallel = tiny.cfg.model_name == "EleutherAI/pythia-1.4b"
     if parallel and ("→ MLP0" in text or "1.3 → MLP1" in text):

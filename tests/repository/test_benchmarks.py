@@ -38,6 +38,7 @@ def job(model, prompts, kind=ActivScalar, lambda_f=0.5) -> FitJob:
 
 
 @pytest.mark.parametrize("kind", [ActivScalar, SteerVec])
+@pytest.mark.slow
 def test_the_plain_loop_learns_what_a_fit_learns(tiny, prompts, kind) -> None:
     before = last_logits(tiny, prompts.tokens)
     expected = bench.plain_fit(tiny, job(tiny, prompts, kind), 4)
@@ -103,6 +104,7 @@ def test_variants_take_turns_and_slow_ones_run_once(monkeypatch) -> None:
     assert runs == ["a", "b"] and [row["repeats"] for row in rows] == [1, 1]
 
 
+@pytest.mark.slow
 def test_a_run_records_its_table_with_provenance(tiny, prompts, tmp_path, monkeypatch) -> None:
     task = Task("IOI", "", prompts, prompts, {})
     monkeypatch.setattr(bench, "load_model", lambda: tiny)

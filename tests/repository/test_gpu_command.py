@@ -54,6 +54,7 @@ def test_every_row_is_on_disk_before_the_next_and_a_failed_step_stops_no_other(
     assert table["note"][1] == "failed: RuntimeError: no luck"
 
 
+@pytest.mark.slow
 def test_the_tests_run_in_a_process_of_their_own_and_are_counted(steps, tmp_path) -> None:
     status, table, _ = steps({"tests": gpu.tests}, "--keyword", "erasure and gpt2")
     assert status == 0 and table["note"].tolist() == ["1 passed, 0 failed, 0 skipped"]
@@ -136,6 +137,7 @@ def bare(code: str) -> subprocess.CompletedProcess:
     return subprocess.run(command, cwd=gpu.ROOT, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_the_kit_brings_whatever_the_tests_and_the_chapter_import() -> None:
     notebook = nbformat.read(gpu.ROOT / "book/observable-propagation/errata.ipynb", as_version=4)
     cells = [cell.source for cell in notebook.cells if cell.cell_type == "code"]

@@ -59,6 +59,7 @@ def test_the_import_contract_is_kept() -> None:
         ),
     ],
 )
+@pytest.mark.slow
 def test_a_broken_contract_is_reported(copied: Path, planted: dict[str, str], broken: str) -> None:
     for name, source in planted.items():
         path = copied / "helpers" / name

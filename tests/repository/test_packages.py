@@ -123,6 +123,7 @@ def test_where(number):
 """
 
 
+@pytest.mark.slow
 def test_tests_of_a_group_run_in_one_process(tmp_path: Path) -> None:
     """What make test relies on; some versions of pytest and pytest-xdist do not do it together."""
     (tmp_path / "test_group.py").write_text(GROUP, encoding="utf-8")

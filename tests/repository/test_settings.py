@@ -79,6 +79,7 @@ def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess:
         ("assignments.tools.grade", "BOOK_PROFILE", "x", "BOOK_PROFILE=x is not allowed; use one"),
     ],
 )
+@pytest.mark.slow
 def test_a_command_ends_with_one_sentence_about_a_bad_variable(module, variable, value, sentence):
     arguments = ["book/results"] if module.endswith("grade") else []
     done = run("-m", module, *arguments, **{variable: value})

@@ -36,6 +36,7 @@ def test_every_python_block_of_the_exercises_is_found_and_compiles(path: Path) -
         compile(source, relative(path), "exec")
 
 
+@pytest.mark.slow
 def test_each_solution_starts_from_the_chapter(tmp_path: Path) -> None:
     notebook = chapter("x = 2\ny = 3", 'assert x == 1 and "y" not in globals()')
     path = tmp_path / "chapter.ipynb"
@@ -50,6 +51,7 @@ def test_each_solution_starts_from_the_chapter(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_a_solution_that_fails_fails_the_notebook() -> None:
     notebook = with_solutions(chapter("x = 2\nassert x == 1"))
     with pytest.raises(CellExecutionError, match="AssertionError"):

@@ -117,6 +117,7 @@ def without_signposts(source: str) -> Iterator[int]:
 
 
 @pytest.mark.parametrize("rule", [multi_line, nested, without_signposts])
+@pytest.mark.slow
 def test_the_code_is_easy_to_follow(rule: Callable[[str], Iterator[int]]) -> None:
     found = []
     for path in PROGRAMS + NOTEBOOKS + SETS:

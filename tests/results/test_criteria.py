@@ -66,6 +66,7 @@ def claims_of(code: str) -> tuple[list[tuple[list[str], bool]], set[str]]:
 
 
 @pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
+@pytest.mark.slow
 def test_what_holds_in_part_is_stated(chapter: Path) -> None:
     found, boxes = claims_of(code_of(chapter))
     assert boxes or chapter.stem in ("errata", "edits", "early-edits", "one-ruler")

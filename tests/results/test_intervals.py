@@ -31,12 +31,14 @@ def coverage(estimate, truth: float, draw, *, repeats: int = REPEATS) -> float:
 
 
 @pytest.mark.parametrize("n", [3, 5, 8, 16, 30])
+@pytest.mark.slow
 def test_intervals_of_means_hold_the_truth_as_often_as_they_say(n: int) -> None:
     held = coverage(mean_and_interval, 5.0, lambda rng: [rng.normal(5, 2, n)])
     # Over three standard errors; intervals of 90 or 99 % are seven or more away.
     assert held == pytest.approx(0.95, abs=0.02)
 
 
+@pytest.mark.slow
 def test_an_interval_of_another_level_would_be_found() -> None:
     for level in (0.90, 0.99):
         held = coverage(
@@ -47,6 +49,7 @@ def test_an_interval_of_another_level_would_be_found() -> None:
 
 @pytest.mark.parametrize("share", [0.5, 0.9])
 @pytest.mark.parametrize("n", [8, 30])
+@pytest.mark.slow
 def test_intervals_of_shares_hold_the_truth_about_as_often(n: int, share: float) -> None:
     held = coverage(share_and_interval, share, lambda rng: [rng.random(n) < share], repeats=1000)
     assert 0.91 < held < 0.985  # few values are possible, so it jumps with n

@@ -182,6 +182,7 @@ def test_every_claim_has_its_box_its_rule_and_data_without_effect() -> None:
 
 
 @pytest.mark.parametrize("name", WITHOUT_EFFECT)
+@pytest.mark.slow
 def test_a_rule_finds_nothing_where_there_is_nothing(name: str, monkeypatch) -> None:
     monkeypatch.setattr(rules, "SIMULATIONS", 10)  # the power tells the two words of NOTHING apart
     rng, words = default_rng(1), []
@@ -191,6 +192,7 @@ def test_a_rule_finds_nothing_where_there_is_nothing(name: str, monkeypatch) -> 
     assert np.mean([word in NOTHING for word in words]) >= 0.95 - 3 * (0.05 * 0.95 / DRAWS) ** 0.5
 
 
+@pytest.mark.slow
 def test_a_rule_that_grants_too_much_would_be_found(monkeypatch) -> None:
     monkeypatch.setattr(rules, "SIMULATIONS", 10)
     rng, granted = default_rng(0), []

@@ -81,6 +81,7 @@ def expected_gains(model, prompts, beta: float) -> dict[str, float]:
     }
 
 
+@pytest.mark.slow
 def test_every_axis_is_what_a_loop_gives(model, task) -> None:
     betas = [0.1, 0.4, 1.1]
     rows = measured(Benches(model, task), adding(model), betas)

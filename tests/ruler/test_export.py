@@ -37,6 +37,7 @@ def made_on(model, kind, n_pos: int):
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 @pytest.mark.parametrize("architecture", ARCHITECTURES, ids=lambda name: name.split("/")[-1])
 @pytest.mark.parametrize("beta", [1.0, -0.7])
+@pytest.mark.slow
 def test_logits_of_the_plain_model(tokenizer, tmp_path: Path, architecture, kind, beta) -> None:
     model, plain = random_model(architecture, tokenizer), random_hf(architecture)
     prompts = Prompts.of(model, ["w1 w2 w3", "w4 w5 w6"], ["w7", "w8"], ["w9", "w10"])
@@ -71,6 +72,7 @@ REFUSED = {  # the others export all four
 
 
 @pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.slow
 def test_an_edit_in_any_family_is_at_its_place_or_is_refused(tokenizer, name: str) -> None:
     """Where a norm comes after attention and MLP, what is edited is what leaves the norm."""
     model, plain, refused = family(name, tokenizer), plain_family(name), set()

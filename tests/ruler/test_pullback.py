@@ -35,6 +35,7 @@ def points_of(model, tokens, chain):
     return reading(model, chain, tokens, [-1]).points
 
 
+@pytest.mark.slow
 def test_path_vectors_sum_to_the_pullback_with_frozen_patterns(tiny) -> None:
     tokens = tokenize(tiny, list(TEXTS))
     generator = torch.Generator().manual_seed(0)

@@ -30,6 +30,7 @@ def test_holm_is_as_worked_by_hand() -> None:
     assert holm([0.5, 0.9]) == pytest.approx([1.0, 1.0])
 
 
+@pytest.mark.slow
 def test_pairs_without_an_effect_are_rarely_told_apart() -> None:
     """At least one false finding in at most 5 % of tables; 200 tables of six methods."""
     draw, false = np.random.default_rng(0), 0

@@ -203,6 +203,7 @@ def test_what_a_typed_function_does_not_reach_does_not_count():
     assert digest_of(typed(code.replace("{}", "3"))) == digest_of(typed(code.replace("{}", "4")))
 
 
+@pytest.mark.slow
 def test_a_digest_is_the_same_in_every_process():
     """Whatever the environment, and the order in which sets are stored."""
     code = "from helpers.runs.workers import parallel_map as found; "
@@ -333,6 +334,7 @@ def test_settings_count_apart_from_those_that_change_no_result():
     assert len({digest(), digest(seed=1), digest(profile="smoke"), digest(model="gpt2")}) == 4
 
 
+@pytest.mark.slow
 def test_a_model_counts_by_its_weights_wherever_it_is_held(tiny, tokenizer):
     other = random_model(tiny.cfg.model_name, tokenizer, seed=1)
     code = "def f(): return model.W_U"

@@ -93,6 +93,7 @@ def start(store: Store, log: Path) -> multiprocessing.Process:
     return process
 
 
+@pytest.mark.slow
 def test_a_sweep_killed_at_random_moments_loses_at_most_the_setting_under_way(store, tmp_path):
     log, moments, kills = tmp_path / "log", random.Random(0), 0
     for _ in range(8):

@@ -36,7 +36,7 @@ from helpers.runs.workers import LIMIT, connect, parallel_map
 from tests.conftest import random_model
 
 # One cluster, on one worker of pytest-xdist.
-pytestmark = [pytest.mark.unit, pytest.mark.xdist_group("cluster")]
+pytestmark = [pytest.mark.unit, pytest.mark.slow, pytest.mark.xdist_group("cluster")]
 ROOT = Path(__file__).parents[2]
 DASK = str(Path(sys.executable).with_name("dask"))
 LLAMA = "HuggingFaceTB/SmolLM2-135M-Instruct"
